@@ -115,23 +115,23 @@ mod tests {
     use super::*;
     use crate::format::derive::SecretKey;
 
-    fn params(paths: &[String], length: u64) -> Vec<String> {
+    fn boundaries(paths: &[String], length: u64) -> Vec<String> {
         let sizes = Sizes { min: 1 << 20, average: 3 << 19, max: 4 << 20 };
-        let (mut boundaries, key) = (BoundaryChooser::new(sizes), DomainKey::new(&SecretKey::new([1; 32])));
+        let (mut chooser, key) = (BoundaryChooser::new(sizes), DomainKey::new(&SecretKey::new([1; 32])));
         let begins_segment =
-            |path: &&String| boundaries.boundary_before(&key, path.as_bytes(), length, 512) > Boundary::None;
+            |path: &&String| chooser.boundary_before(&key, path.as_bytes(), length, 512) > Boundary::None;
         paths.iter().filter(begins_segment).cloned().collect()
     }
 
     #[test]
     fn insertion_moves_few_boundaries() {
         let paths: Vec<String> = (0..40_000).map(|i| format!("dir/{i:06}")).collect();
-        let before = params(&paths, 8192);
+        let before = boundaries(&paths, 8192);
         let average = 40_000 * 8192 / before.len() as u64;
         assert!((1 << 20..5 << 19).contains(&average), "segments of {average} B on average");
         let mut more = paths.clone();
         more.insert(20_000, "dir/019999x".into());
-        let after = params(&more, 8192);
+        let after = boundaries(&more, 8192);
         let kept = before.iter().filter(|path| after.contains(path)).count();
         assert!(kept + 5 >= before.len(), "{kept} of {} boundaries stay", before.len());
     }

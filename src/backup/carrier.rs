@@ -10,7 +10,7 @@ use crate::format::ids::ObjectHash;
 use crate::pipeline::PipelineError;
 use crate::pipeline::domain::DomainWriter;
 use crate::report::coverage::Coverage;
-use crate::report::error::causes;
+use crate::report::error::{causes, find_cause};
 use crate::report::event::Reporter;
 use crate::source::volume::{VolumeOptions, VolumeReader};
 
@@ -50,7 +50,10 @@ impl Carrier<'_> {
                         }
                         Ok(finished)
                     }
-                    Err(error) if is_of_pipeline(&error) => Err(BackupError::Resources(error)),
+                    // The pipeline failed, so that the run cannot go on.
+                    Err(error) if find_cause::<PipelineError>(&error).is_some() => {
+                        Err(BackupError::Resources(error))
+                    }
                     Err(error) => {
                         Ok(ItemResult::failed(resources::failed(&error), &job.name, causes(&error)))
                     }
@@ -100,16 +103,4 @@ impl Carrier<'_> {
         }
         Ok(finished)
     }
-}
-
-/// True if the pipeline caused the error of a source, so that the run cannot go on.
-fn is_of_pipeline(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if error.downcast_ref::<PipelineError>().is_some() {
-            return true;
-        }
-        next = error.source();
-    }
-    false
 }

@@ -14,6 +14,7 @@ use crate::pipeline::chunker::ChunkerParams;
 use crate::pipeline::domain::DomainWriter;
 use crate::pipeline::piece::Piece;
 use crate::plan::Glob;
+use crate::report::error::causes;
 use crate::report::event::Meter;
 use crate::report::text::plural;
 use crate::source::database::{
@@ -62,7 +63,7 @@ pub async fn write(
             }
             // A database that fails becomes a gap; the others are still dumped.
             Err(DumpFailure::Pipeline(error)) => return Err(error.into()),
-            Err(error) => finished.gaps.push(gap("dump-failed", &planned.stream, &chain(&error))),
+            Err(error) => finished.gaps.push(gap("dump-failed", &planned.stream, &causes(&error))),
         }
         meter.add_done(1);
     }
@@ -94,12 +95,6 @@ fn gap_of(omission: &Omission) -> Gap {
 
 fn gap(code: &str, object: &str, reason: &str) -> Gap {
     Gap { code: code.into(), object: Name::from(object), reason: reason.into() }
-}
-
-/// Returns an error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
 }
 
 /// Takes and stores one dump. Returns the stream only with the proof that the dump is complete.

@@ -17,7 +17,7 @@ use crate::keys::epoch_file::{
     EpochFile, EpochSecretStore, FileSecretStore, LastCommit, SecretsChange, StoredSecret, epoch_path,
 };
 use crate::keys::writer_key::{WriterFileError, WriterKey};
-use crate::kubernetes::{ApiError, Cluster, RequestLimits};
+use crate::kubernetes::{ApiError, ApiResponse, Cluster, RequestLimits};
 use crate::plan::{BackupSpec, ClusterSpec, WriterSpec};
 use crate::report::event::Reporter;
 use crate::runtime::Runtime;
@@ -73,7 +73,7 @@ impl EpochSecretPlace {
             }
             Self::Secret { name, cluster, key_file } => {
                 let limits = RequestLimits::default();
-                let cluster = Cluster::connect_to(cluster.as_ref(), limits, reporter).await?;
+                let cluster = Cluster::connect(cluster.as_ref(), limits, reporter).await?;
                 Ok(Box::new(ClusterSecretStore::new(cluster, name, key, key_file, plan)))
             }
         }
@@ -179,9 +179,7 @@ impl ClusterSecretStore {
             "metadata": {"resourceVersion": version},
             "data": {self.entry.as_str(): encoded.as_str()},
         });
-        let body = Bytes::from(body.to_string());
-        let (path, merge) = (self.path(), "application/merge-patch+json");
-        match self.cluster.send(http::Method::PATCH, &path, "fieldManager=kbak", merge, body).await {
+        match self.patch("", Bytes::from(body.to_string())).await {
             // A webhook that changes Secrets must not leave an epoch whose secret nobody has.
             Ok(answer) => match serde_json::from_slice::<SecretObject>(&answer.body) {
                 Ok(stored) if stored.data.get(&self.entry).is_some_and(|kept| *kept == *encoded) => Ok(true),
@@ -193,6 +191,12 @@ impl ClusterSecretStore {
             Err(error) if error.code() == Some(409) => Ok(false),
             Err(error) => Err(self.failed("change", error)),
         }
+    }
+
+    async fn patch(&self, query: &str, body: Bytes) -> Result<ApiResponse, ApiError> {
+        let query = format!("fieldManager=kbak{query}");
+        let merge = "application/merge-patch+json";
+        self.cluster.send(http::Method::PATCH, &self.path(), &query, merge, body).await
     }
 
     fn failed(&self, verb: &'static str, source: ApiError) -> WriterFileError {
@@ -223,10 +227,7 @@ impl EpochSecretStore for ClusterSecretStore {
     }
 
     async fn check_writable(&self) -> Result<(), WriterFileError> {
-        let (path, merge) = (self.path(), "application/merge-patch+json");
-        let query = "dryRun=All&fieldManager=kbak";
-        let answer =
-            self.cluster.send(http::Method::PATCH, &path, query, merge, Bytes::from_static(b"{}")).await;
+        let answer = self.patch("&dryRun=All", Bytes::from_static(b"{}")).await;
         answer.map(|_| ()).map_err(|error| self.failed("change", error))
     }
 
@@ -259,12 +260,12 @@ impl EpochSecretStore for ClusterSecretStore {
             let before = epochs(&held);
             let changed = change(held);
             let after = epochs(&changed);
-            let others = first.get_or_insert_with(|| before.clone());
+            let at_first = first.get_or_insert_with(|| before.clone());
             // An answer that was lost: the change is there already.
-            if before == after && *others != before && before.is_superset(others) {
+            if before == after && *at_first != before && before.is_superset(at_first) {
                 return Ok(());
             }
-            if !after.is_subset(&before) && !before.is_subset(others) {
+            if !after.is_subset(&before) && !before.is_subset(at_first) {
                 return Err(WriterFileError::SecretChanged { label: self.describe() });
             }
             if self.write(&version, changed, head).await? {

@@ -52,10 +52,16 @@ impl BackupJob {
             reporter.warn(item, message);
         }
         let accept = spec.accepted_gaps(now);
+        let cluster = connect(spec, reporter).await?;
+        let coverage = cluster.as_ref().filter(|_| coverage::is_wanted(spec));
+        // Items that read the cluster try more often, and report an outage in more detail.
+        let limits = RequestLimits { tries: 2, ..RequestLimits::default() };
+        let coverage = coverage
+            .and_then(|cluster| CoverageCheck::of(spec, cluster.with_limits(limits), accept.clone()).ok());
         Ok(Self {
             plan: plan.name().to_owned(),
             host: choices.host,
-            items: item_jobs(spec, reporter).await?,
+            items: item_jobs(spec, cluster.as_ref())?,
             epoch: EpochSettings {
                 owners: spec.owners(),
                 life: epoch_durations(Some(spec)),
@@ -68,20 +74,34 @@ impl BackupJob {
             prove: choices.prove,
             use_cache: choices.use_cache,
             next: spec.schedule.map(|schedule| schedule.next.duration().as_secs()),
-            accept: accept.clone(),
-            coverage: coverage_check(spec, accept, reporter).await,
+            accept,
+            coverage,
         })
     }
 }
 
-/// Returns a job for each item. Connects to the cluster if the plan declares resources.
-async fn item_jobs(spec: &BackupSpec, reporter: &Reporter) -> Result<Vec<ItemJob>, JobError> {
+/// Connects to the cluster if the plan declares resources or wants coverage. Without access, the coverage alone
+/// is not checked, with a warning.
+async fn connect(spec: &BackupSpec, reporter: &Reporter) -> Result<Option<Cluster>, JobError> {
+    if spec.resources.is_none() && !coverage::is_wanted(spec) {
+        return Ok(None);
+    }
+    match Cluster::connect(spec.cluster.as_ref(), RequestLimits::default(), reporter).await {
+        Ok(cluster) => Ok(Some(cluster)),
+        Err(error) if spec.resources.is_some() => Err(error.into()),
+        Err(error) => {
+            reporter.warn("coverage", format!("not checked: {}", causes(&JobError::from(error))));
+            Ok(None)
+        }
+    }
+}
+
+/// Returns a job for each item.
+fn item_jobs(spec: &BackupSpec, cluster: Option<&Cluster>) -> Result<Vec<ItemJob>, JobError> {
     let mut jobs = Vec::new();
-    if let Some(resources) = &spec.resources {
+    if let (Some(resources), Some(cluster)) = (&spec.resources, cluster) {
         let config = ResourcesConfig::of(resources, spec.limits.memory.get())?;
-        let limits = RequestLimits::default();
-        let cluster = Cluster::connect_to(spec.cluster.as_ref(), limits, reporter).await?;
-        let work = ItemSource::Resources { cluster: Box::new(cluster), config };
+        let work = ItemSource::Resources { cluster: Box::new(cluster.clone()), config };
         jobs.push(ItemJob { name: ItemName::Resources.to_string(), work });
     }
     for database in &spec.databases {
@@ -114,26 +134,5 @@ pub fn epoch_durations(spec: Option<&BackupSpec>) -> EpochDurations {
         max_age: epoch.age(spec.and_then(|spec| spec.retention.as_ref())).duration().as_secs(),
         max_run: epoch.max_run.duration().as_secs(),
         keep: lock.map(|lock| lock.keep.duration().as_secs()),
-    }
-}
-
-/// Prepares the search for undeclared items, if the plan wants coverage. An unreachable cluster causes a
-/// warning here, and a failure of the items that need it.
-async fn coverage_check(
-    spec: &BackupSpec,
-    accept: Vec<(String, String)>,
-    reporter: &Reporter,
-) -> Option<CoverageCheck> {
-    if !coverage::is_wanted(spec) {
-        return None;
-    }
-    // Items that read the cluster try more often, and report an outage in more detail.
-    let limits = RequestLimits { tries: 2, ..RequestLimits::default() };
-    match Cluster::connect_to(spec.cluster.as_ref(), limits, reporter).await.map_err(JobError::from) {
-        Ok(cluster) => CoverageCheck::of(spec, cluster, accept).ok(),
-        Err(error) => {
-            reporter.warn("coverage", format!("not checked: {}", causes(&error)));
-            None
-        }
     }
 }

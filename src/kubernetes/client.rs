@@ -4,7 +4,6 @@
 //! does not decode; for a list of Secrets, that is the Secrets. Their retries last for minutes, longer than a
 //! revision lasts. This file logs and quotes no body except the `Status` of an error.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -18,6 +17,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 
 use super::api_error::{ApiError, ApiErrorKind, read_status};
 use crate::plan::ClusterSpec;
+use crate::report::error::find_cause;
 use crate::report::event::{Event, Reporter};
 
 /// The largest part of an error's body that is read, in bytes.
@@ -26,21 +26,6 @@ const MAX_ERROR_BODY: usize = 64 << 10;
 const MAX_WAIT: Duration = Duration::from_secs(30);
 /// The time during which answers of 429 with a Retry-After do not count as tries.
 const BUSY_PERIOD: Duration = Duration::from_secs(60);
-
-/// The access to a cluster.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ClusterAccess {
-    /// A kubeconfig file. Default: the ServiceAccount in a pod, else `KUBECONFIG` or `~/.kube/config`.
-    pub kubeconfig: Option<PathBuf>,
-    /// A context of the kubeconfig; by default its current context.
-    pub context: Option<String>,
-}
-
-impl From<&ClusterSpec> for ClusterAccess {
-    fn from(spec: &ClusterSpec) -> Self {
-        Self { kubeconfig: spec.kubeconfig_file.clone(), context: spec.context.clone() }
-    }
-}
 
 /// The time limits and the number of tries of requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,40 +95,37 @@ struct ApiRequest<'a> {
 }
 
 impl Cluster {
-    /// Prepares a client for the cluster that a plan or the arguments name; by default, the pod's own or
-    /// that of the kubeconfig.
-    ///
-    /// # Errors
-    /// As [`Self::connect`].
-    pub async fn connect_to(
+    /// Prepares a client for the cluster that a plan or the arguments name; by default, the pod's own or that
+    /// of the kubeconfig. Makes no request yet.
+    /// Fails with [`ApiErrorKind::Access`] when there is no usable kubeconfig, context or ServiceAccount.
+    pub async fn connect(
         spec: Option<&ClusterSpec>,
         limits: RequestLimits,
         reporter: &Reporter,
     ) -> Result<Self, ApiError> {
-        let access = spec.map(ClusterAccess::from).unwrap_or_default();
-        Self::connect(&access, limits, reporter.clone()).await
-    }
-
-    /// Prepares a client for the access; makes no request yet.
-    /// Fails with [`ApiErrorKind::Access`] when there is no usable kubeconfig, context or ServiceAccount.
-    pub async fn connect(
-        access: &ClusterAccess,
-        limits: RequestLimits,
-        reporter: Reporter,
-    ) -> Result<Self, ApiError> {
+        let access = spec.cloned().unwrap_or_default();
         let refused = |source: AnyError| {
             let source = without_secrets(source);
-            let file = access.kubeconfig.as_ref().map_or_else(String::new, |path| path.display().to_string());
+            let file = access.kubeconfig_file.as_ref();
+            let file = file.map_or_else(String::new, |path| path.display().to_string());
             let kind = ApiErrorKind::Access(source.to_string());
             ApiError::new("connect".to_owned(), &file, kind).with_source(source)
         };
-        let mut config = configure(access).await.map_err(refused)?;
+        let mut config = configure(&access).await.map_err(refused)?;
         config.default_retry = false;
         config.connect_timeout = Some(limits.connect);
         let server: Arc<str> = without_password(&config.cluster_url).into();
         let namespace: Arc<str> = config.default_namespace.as_str().into();
         let client = kube::Client::try_from(config).map_err(|error| refused(Box::new(error)))?;
-        Ok(Self { client, server, namespace, limits, reporter, has_answered: Arc::default() })
+        let (reporter, has_answered) = (reporter.clone(), Arc::default());
+        Ok(Self { client, server, namespace, limits, reporter, has_answered })
+    }
+
+    /// Returns a client with other limits, that of connections apart, over the same connections and
+    /// credentials.
+    #[must_use]
+    pub fn with_limits(&self, limits: RequestLimits) -> Self {
+        Self { limits, has_answered: Arc::default(), ..self.clone() }
     }
 
     /// Returns the server's address.
@@ -304,23 +286,24 @@ type AnyError = Box<dyn std::error::Error + Send + Sync>;
 /// kubeconfig hold tokens; a failed credential plugin is shown with its environment and its output.
 fn without_secrets(error: AnyError) -> AnyError {
     let first: &(dyn std::error::Error + 'static) = &*error;
-    let mut causes = std::iter::successors(Some(first), |cause| cause.source());
-    let safe = causes.find_map(|cause| {
-        if let Some(KubeconfigError::Parse(parse)) = cause.downcast_ref() {
+    let safe = match (find_cause(first), find_cause(first)) {
+        (Some(KubeconfigError::Parse(parse)), _) => {
             let place = parse.location();
             let place = place.map(|at| format!(", at line {}, column {}", at.line(), at.column()));
-            return Some(format!("the kubeconfig cannot be parsed{}", place.unwrap_or_default()));
+            format!("the kubeconfig cannot be parsed{}", place.unwrap_or_default())
         }
-        Some(match cause.downcast_ref()? {
-            AuthError::AuthExecRun { out, .. } => format!("the credential plugin failed: {}", out.status),
-            AuthError::AuthExecParse(_) => "the credential plugin's answer cannot be understood".to_owned(),
-            AuthError::AuthExec(_) | AuthError::AuthExecStart(_) => {
-                "the credential plugin cannot be run".to_owned()
-            }
-            _ => return None,
-        })
-    });
-    safe.map_or(error, Into::into)
+        (_, Some(AuthError::AuthExecRun { out, .. })) => {
+            format!("the credential plugin failed: {}", out.status)
+        }
+        (_, Some(AuthError::AuthExecParse(_))) => {
+            "the credential plugin's answer cannot be understood".to_owned()
+        }
+        (_, Some(AuthError::AuthExec(_) | AuthError::AuthExecStart(_))) => {
+            "the credential plugin cannot be run".to_owned()
+        }
+        _ => return error,
+    };
+    safe.into()
 }
 
 /// Returns an address without the user and the password that it may hold.
@@ -336,9 +319,9 @@ fn without_password(address: &http::Uri) -> String {
 }
 
 /// Reads the client configuration by kube's own rules.
-async fn configure(access: &ClusterAccess) -> Result<kube::Config, AnyError> {
+async fn configure(access: &ClusterSpec) -> Result<kube::Config, AnyError> {
     let options = KubeConfigOptions { context: access.context.clone(), cluster: None, user: None };
-    if let Some(path) = &access.kubeconfig {
+    if let Some(path) = &access.kubeconfig_file {
         let kubeconfig = Kubeconfig::read_from(path)?;
         return Ok(kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?);
     }

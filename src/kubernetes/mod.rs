@@ -10,7 +10,7 @@ pub mod selection;
 mod storage_versions;
 
 pub use api_error::{ApiError, ApiErrorKind, ApiStatus, StatusCause};
-pub use client::{ApiResponse, Cluster, ClusterAccess, RequestLimits};
+pub use client::{ApiResponse, Cluster, RequestLimits};
 pub use discovery::{Discovered, StaleGroup, discover};
 pub use kind::KindInfo;
 pub use list_page::{ItemMeta, ListMeta, ListPage, PageError, read_item_meta, split_list, to_json_line};

@@ -85,7 +85,7 @@ pub struct DatabaseSpec {
     pub name: String,
     /// The kind of database.
     pub engine: DatabaseEngine,
-    /// How the dump is taken. Default: `job` if a namespace is given, else `local`.
+    /// The way to the server for a dump. Default: `job` if a namespace is given, else `local`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transport: Option<DumpTransport>,
     /// With `job`: the image whose client tool makes the dump. Default: the image of the database's pod.
@@ -125,7 +125,7 @@ pub struct DatabaseSpec {
     /// A Secret that contains the user's name and the password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretRef>,
-    /// How the connection is encrypted. Only `allow-plaintext` allows clear text.
+    /// The encryption of the connection. Only `allow-plaintext` allows clear text.
     #[serde(default)]
     pub tls: TlsMode,
     /// A file with CA certificates (PEM) for the server.
@@ -222,7 +222,7 @@ impl DatabaseEngine {
     }
 }
 
-/// How a dump is taken.
+/// The way to the server for a dump.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(rename = "Transport")]
@@ -261,7 +261,7 @@ pub struct SecretRef {
     pub password_key: Option<String>,
 }
 
-/// How a connection is encrypted.
+/// The encryption of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Default)]
 #[serde(rename_all = "kebab-case")]
 #[schemars(rename = "Tls")]
@@ -305,7 +305,7 @@ pub struct VolumeSpec {
     /// Claims by label selector; instead of `claims`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
-    /// How the volume is read: itself (`live`), a snapshot of it, or a clone. Default: `live`.
+    /// The thing that is read: the volume itself (`live`), a snapshot of it, or a clone. Default: `live`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<ReadMethod>,
     /// Patterns of files to exclude, in the syntax of .gitignore.
@@ -316,7 +316,7 @@ pub struct VolumeSpec {
     pub objectives: Option<Objectives>,
 }
 
-/// How a volume is read.
+/// The thing that is read for a volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(rename = "Method")]

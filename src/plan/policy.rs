@@ -53,7 +53,7 @@ pub enum ExistingPolicy {
     Replace,
 }
 
-/// How much of the cluster's own configuration is restored.
+/// The share of the cluster's own configuration that is restored.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]

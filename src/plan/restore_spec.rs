@@ -55,7 +55,7 @@ pub struct RestoreSpec {
     /// The action for an object that exists and differs. Default: it is not changed, and counts as missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub existing: Option<ExistingPolicy>,
-    /// How much of the cluster's own configuration is restored.
+    /// The share of the cluster's own configuration that is restored.
     pub profile: Profile,
     /// Objects that Argo CD or Flux manage are restored with `all`, not with `data`. Default: `data`, and
     /// `all` into mapped namespaces.

@@ -119,7 +119,7 @@ pub(super) fn is_uncovered_item(text: &str) -> bool {
     fits && parts.iter().all(|part| Glob::new(part).is_ok())
 }
 
-/// How to report things that the plan does not declare.
+/// The report of things that the plan does not declare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(rename = "Coverage")]
@@ -180,7 +180,7 @@ pub enum JobNetworkPolicy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Default)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Retention {
-    /// How many of the newest snapshots to keep.
+    /// The number of the newest snapshots to keep.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_last: Option<u32>,
     /// For how many hours to keep one snapshot an hour.

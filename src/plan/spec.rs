@@ -67,7 +67,7 @@ pub struct BackupSpec {
     pub recipients: Vec<Recipient>,
     /// The writer, which signs the backups.
     pub writer: WriterSpec,
-    /// How long the keys of one epoch are used.
+    /// The time for which the keys of one epoch are used.
     #[serde(default)]
     pub epoch: EpochSpec,
     /// The cluster to read. Default: the one kbak runs in, else the kubeconfig's current context.
@@ -88,7 +88,7 @@ pub struct BackupSpec {
     /// Accepted gaps, each with a reason and an end date. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub accept: Vec<AcceptedGap>,
-    /// How to report things in the cluster that the plan does not declare. Default: `warn` where the plan
+    /// The report of things in the cluster that the plan does not declare. Default: `warn` where the plan
     /// reads a cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub coverage: Option<CoverageMode>,
@@ -145,7 +145,7 @@ pub struct RepositorySpec {
 pub struct ObjectLock {
     /// `governance` (privileged users can remove the lock) or `compliance` (nobody can).
     pub mode: LockMode,
-    /// How long the lock lasts after the epoch is closed.
+    /// The time that the lock lasts after the epoch is closed.
     pub keep: Period,
 }
 
@@ -179,7 +179,7 @@ pub struct WriterSpec {
     pub signers_file: Option<PathBuf>,
 }
 
-/// How long an epoch is used.
+/// The time for which an epoch is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 #[schemars(rename = "Epoch")]

@@ -73,7 +73,8 @@ pub(super) struct Role {
     rules: Vec<Rule>,
 }
 
-const RBAC: &str = "rbac.authorization.k8s.io";
+const GROUP: &str = "rbac.authorization.k8s.io";
+const API_VERSION: &str = "rbac.authorization.k8s.io/v1";
 
 impl Role {
     pub(super) fn new(scope: Scope, prefix: &str, task: &str) -> Self {
@@ -126,10 +127,7 @@ impl Role {
             Scope::Namespace(space) => ("Role", "RoleBinding", space),
         };
         let name = format!("{}-{}{}", self.prefix, self.task, self.suffix);
-        let role = Manifest {
-            rules: self.rules,
-            ..Manifest::new("rbac.authorization.k8s.io/v1", kind, &name, &space)
-        };
+        let role = Manifest { rules: self.rules, ..Manifest::new(API_VERSION, kind, &name, &space) };
         let account = Reference {
             api_group: String::new(),
             kind: "ServiceAccount",
@@ -137,11 +135,11 @@ impl Role {
             namespace: namespace.to_owned(),
         };
         let role_ref =
-            Reference { api_group: RBAC.to_owned(), kind, name: name.clone(), namespace: String::new() };
+            Reference { api_group: GROUP.to_owned(), kind, name: name.clone(), namespace: String::new() };
         let binding = Manifest {
             role_ref: Some(role_ref),
             subjects: vec![account],
-            ..Manifest::new("rbac.authorization.k8s.io/v1", binding, &name, &space)
+            ..Manifest::new(API_VERSION, binding, &name, &space)
         };
         vec![role, binding]
     }

@@ -31,3 +31,8 @@ pub fn next_cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error
         None => error.source(),
     }
 }
+
+/// Returns the first error of a type among an error and its causes.
+pub fn find_cause<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
+    std::iter::successors(Some(error), |cause| next_cause(*cause)).find_map(|cause| cause.downcast_ref())
+}

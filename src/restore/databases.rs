@@ -8,7 +8,7 @@ use super::streams;
 use crate::format::body::{Item, Stream};
 use crate::report::event::Meter;
 use crate::report::outcome::Outcome;
-use crate::source::database::DatabaseInfo;
+use crate::source::database::{DatabaseConfig, DatabaseInfo};
 use crate::target::database::{
     DatabaseRestore, RestoreRecipe, RestoredDatabase, StreamContents, TargetDatabase, connect,
 };
@@ -22,7 +22,7 @@ pub(super) async fn restore(
     meter: &Arc<Meter>,
 ) -> Result<DatabasesReport, ItemError> {
     let failed = |step| move |source| ItemError::Database { step, source };
-    let config = crate::source::database::DatabaseConfig { name: item.name.clone(), ..target.config.clone() };
+    let config = DatabaseConfig { name: item.name.clone(), ..target.config.clone() };
     let server = connect(&config).await.map_err(failed(DatabaseStep::Connect))?;
     let contents = |stream: &Stream| server.contents(&stream.name, &stream.format);
     let mut report = DatabasesReport::default();

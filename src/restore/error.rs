@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::format::tar::parse::ParseError;
 use crate::kubernetes::ApiError;
 use crate::pipeline::ReadError;
-use crate::report::error::next_cause;
+use crate::report::error::find_cause;
 use crate::report::item_state::ItemState;
 use crate::report::outcome::Outcome;
 use crate::repository::read::snapshot::SnapshotError;
@@ -241,6 +241,5 @@ impl ItemError {
 /// Returns the outcome of the [`ReadError`] among the causes of `error`, if there is one.
 #[must_use]
 pub fn reading_outcome(error: &(dyn std::error::Error + 'static)) -> Option<Outcome> {
-    let mut causes = std::iter::successors(Some(error), |cause| next_cause(*cause));
-    causes.find_map(|cause| cause.downcast_ref::<ReadError>()).map(ReadError::outcome)
+    find_cause(error).map(ReadError::outcome)
 }

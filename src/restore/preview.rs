@@ -7,6 +7,7 @@ use super::resources;
 use super::run::subdirectory;
 use super::streams::{self, SnapshotResources};
 use crate::format::body::Item;
+use crate::source::database::is_database_dump;
 use crate::target::kubernetes::{
     Decision, DirectoryError, Plan, UnmatchedSelector, find_unmatched_selectors,
 };
@@ -40,7 +41,7 @@ impl RestoreJob<'_> {
     pub async fn preview_item(&self, item: &Item) -> Result<ItemPreview, ItemError> {
         match item.kind.as_str() {
             "database" => {
-                let dumps = item.streams.iter().filter(|stream| stream.format == "pgdump").count();
+                let dumps = item.streams.iter().filter(|stream| is_database_dump(&stream.format)).count();
                 Ok(ItemPreview::Databases(dumps as u64))
             }
             "volume" if !item.streams.is_empty() => {

@@ -36,9 +36,8 @@ pub(super) async fn restore(
         }
     };
     // A wrong address fails soon; once objects are written, the client waits for an outage to end.
-    let quick = connect(cluster, RequestLimits::default(), job.reporter).await?;
-    let patient = RequestLimits { tries: TRIES, ..RequestLimits::default() };
-    let cluster = connect(cluster, patient, job.reporter).await?;
+    let quick = connect(cluster, job.reporter).await?;
+    let cluster = quick.with_limits(RequestLimits { tries: TRIES, ..RequestLimits::default() });
     let planned = job.reporter.meter("plan", "objects");
     let plan = plan_resources(&quick, &source, &config, false, &mut |_| {}, &planned).await;
     planned.end();
@@ -66,7 +65,7 @@ pub(super) async fn plan(
     decided: &mut (dyn FnMut(&Decision) + Send),
 ) -> Result<Plan, ItemError> {
     let source = SnapshotResources::new(job.snapshot, item)?;
-    let cluster = connect(cluster, RequestLimits::default(), job.reporter).await?;
+    let cluster = connect(cluster, job.reporter).await?;
     let meter = job.reporter.meter(&item.name, "objects");
     let plan = plan_resources(&cluster, &source, &of_item(config, item), server, decided, &meter).await;
     meter.end();
@@ -75,12 +74,8 @@ pub(super) async fn plan(
     Ok(plan)
 }
 
-async fn connect(
-    spec: &ClusterSpec,
-    limits: RequestLimits,
-    reporter: &Reporter,
-) -> Result<Cluster, ItemError> {
-    Cluster::connect_to(Some(spec), limits, reporter).await.map_err(ItemError::Access)
+async fn connect(spec: &ClusterSpec, reporter: &Reporter) -> Result<Cluster, ItemError> {
+    Cluster::connect(Some(spec), RequestLimits::default(), reporter).await.map_err(ItemError::Access)
 }
 
 /// Adds the UID of the cluster in the backup.

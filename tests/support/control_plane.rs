@@ -10,7 +10,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use http::Method;
-use kbak::kubernetes::{ApiError, Cluster, ClusterAccess, RequestLimits};
+use kbak::kubernetes::{ApiError, Cluster, RequestLimits};
+use kbak::plan::ClusterSpec;
 use kbak::report::event::Reporter;
 use serde_json::Value;
 
@@ -109,8 +110,8 @@ impl Drop for ControlPlane {
 
 /// Connects to a cluster by its kubeconfig.
 pub async fn connect(kubeconfig: &Path) -> Cluster {
-    let access = ClusterAccess { kubeconfig: Some(kubeconfig.to_owned()), context: None };
-    Cluster::connect(&access, RequestLimits::default(), Reporter::silent()).await.expect("access")
+    let spec = ClusterSpec { kubeconfig_file: Some(kubeconfig.to_owned()), context: None };
+    Cluster::connect(Some(&spec), RequestLimits::default(), &Reporter::silent()).await.expect("access")
 }
 
 /// Sends one request to etcd's JSON gateway.

@@ -3,7 +3,7 @@
 use super::{Exit, Failure};
 use crate::keys::private_file::FileError;
 use crate::keys::writer_key::WriterFileError;
-use crate::plan::PlanError;
+use crate::plan::{GlobError, PlanError};
 
 impl From<FileError> for Failure {
     fn from(error: FileError) -> Self {
@@ -36,6 +36,12 @@ impl From<WriterFileError> for Failure {
                 .remedy("run it again: the other run made an epoch, and this one uses it then"),
             other => Self::usage("the writer's key files cannot be used").because(other),
         }
+    }
+}
+
+impl From<GlobError> for Failure {
+    fn from(error: GlobError) -> Self {
+        Self::usage("invalid pattern").because(error)
     }
 }
 

@@ -12,7 +12,7 @@ impl From<RestoreConfigError> for Failure {
         use RestoreConfigError as Error;
         let usage = |what: &str| Self::new(Exit::Usage, what);
         match error {
-            Error::Pattern(error) => usage("invalid pattern").because(error),
+            Error::Pattern(error) => error.into(),
             Error::Object(error) => usage("--object does not name an object").because(error),
             Error::Selector(error) => usage("--selector is not a label selector").because(error),
             Error::Modifier(error) => usage("a modifier is invalid").because(error),

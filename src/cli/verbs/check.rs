@@ -123,7 +123,7 @@ async fn check_job(
 }
 
 async fn cluster_job(spec: &BackupSpec, now: Timestamp, reporter: &Reporter) -> Result<ClusterJob, JobError> {
-    let cluster = Cluster::connect_to(spec.cluster.as_ref(), DEADLINES, reporter).await?;
+    let cluster = Cluster::connect(spec.cluster.as_ref(), DEADLINES, reporter).await?;
     let accept = spec.accepted_gaps(now);
     Ok(ClusterJob {
         selection: spec.resources.as_ref().map(Selection::of).transpose()?,

@@ -116,7 +116,7 @@ fn compare_live(args: &DiffArgs, identities: &[Arc<Identity>], console: &Console
         let snapshot =
             reading::open_snapshot(from, &args.from, identities, READER_MEMORY, &reporter).await?.snapshot;
         let spec = ClusterSpec { kubeconfig_file: args.kubeconfig.clone(), context: args.context.clone() };
-        let cluster = Cluster::connect_to(Some(&spec), RequestLimits::default(), &reporter).await?;
+        let cluster = Cluster::connect(Some(&spec), RequestLimits::default(), &reporter).await?;
         let meter = reporter.meter("resources", "objects");
         let mut printer = DifferencePrinter::new(args.output.output);
         let mut take = |one: Difference| printer.take("resources", one).map_err(Into::into);

@@ -137,7 +137,7 @@ fn init(args: &PlanInitArgs, console: &Console) -> Result<Exit, Failure> {
     let reporter = display.reporter();
     let found = until_signalled(async {
         let spec = ClusterSpec { kubeconfig_file: args.kubeconfig.clone(), context: args.context.clone() };
-        let cluster = Cluster::connect_to(Some(&spec), RequestLimits::default(), &reporter).await?;
+        let cluster = Cluster::connect(Some(&spec), RequestLimits::default(), &reporter).await?;
         let meter = reporter.meter("cluster", "lists");
         let options = InventoryOptions { services: true, ..InventoryOptions::default() };
         let inventory = read_inventory(&cluster, &options, &meter).await.map_err(unreachable)?;

@@ -103,7 +103,7 @@ pub(crate) fn run(args: &RbacArgs, console: &Console) -> Result<Exit, Failure> {
         Failure::new(Exit::Unreachable, "the kinds of the cluster cannot be read").because(error)
     };
     let discovered = until_signalled(async {
-        let cluster = Cluster::connect_to(Some(&cluster), RequestLimits::default(), &reporter).await?;
+        let cluster = Cluster::connect(Some(&cluster), RequestLimits::default(), &reporter).await?;
         discover(&cluster).await.map_err(unread)
     })?;
     for stale in &discovered.stale {
@@ -116,8 +116,7 @@ pub(crate) fn run(args: &RbacArgs, console: &Console) -> Result<Exit, Failure> {
         kinds: &discovered.kinds,
         coverage: coverage::is_wanted(&plan.spec),
         tasks: args.task.iter().copied().map(Task::from).collect(),
-    })
-    .map_err(|error| Failure::usage("invalid pattern").because(error))?;
+    })?;
     let format = match args.output {
         ManifestFormat::Yaml => OutputFormat::Yaml,
         ManifestFormat::Json => OutputFormat::Json,

@@ -63,6 +63,12 @@ pub fn environment_password(engine: DatabaseEngine, file: Option<&Path>) -> Opti
     std::env::var(variable).ok().map(Password::new)
 }
 
+/// True for the format of streams that hold one database, of any engine.
+#[must_use]
+pub fn is_database_dump(format: &str) -> bool {
+    format == postgres::ARCHIVE_FORMAT
+}
+
 /// Returns the error for an engine without a recipe.
 pub(crate) fn unsupported(name: &str, engine: DatabaseEngine) -> DatabaseError {
     let problem = format!("this version does not support the engine {}", engine.name());

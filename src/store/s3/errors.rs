@@ -9,7 +9,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use http_body_util::LengthLimitError;
 
-use crate::report::error::next_cause;
+use crate::report::error::{find_cause, next_cause};
 use crate::store::StoreErrorKind as Kind;
 
 /// The answer of a store, as the SDK keeps it in errors.
@@ -65,9 +65,8 @@ pub(super) fn is_answered<E: ServiceError>(error: &SdkError<E, HttpResponse>) ->
 
 /// Returns the kind of a failure.
 pub(super) fn kind<E: ServiceError>(error: &SdkError<E, HttpResponse>) -> Kind {
-    let mut causes = std::iter::successors(error.source(), |cause| next_cause(*cause));
     match error {
-        _ if causes.any(|cause| cause.is::<LengthLimitError>()) => {
+        _ if error.source().and_then(find_cause::<LengthLimitError>).is_some() => {
             Kind::Protocol("an answer of more than 8 MiB".into())
         }
         SdkError::ServiceError(_) | SdkError::ResponseError(_) => answered(error),
