@@ -23,6 +23,7 @@ pub mod deadline;
 #[cfg(feature = "testing")]
 pub mod fault;
 pub mod file;
+pub mod https;
 pub mod limit;
 pub mod listing;
 #[cfg(feature = "testing")]

@@ -1,8 +1,5 @@
 //! Creates an S3 client from options: endpoint, region, credentials, trust, proxies, time limits.
 
-use std::fs::File;
-use std::io::Read as _;
-use std::path::Path;
 use std::time::Duration;
 
 use aws_config::default_provider::region::DefaultRegionChain;
@@ -13,23 +10,17 @@ use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
     RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient, StalledStreamProtectionConfig,
 };
-use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode};
-use aws_smithy_http_client::{Connector, proxy::ProxyConfig};
-use aws_smithy_runtime_api::client::http::{HttpConnectorSettings, SharedHttpConnector, http_client_fn};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
+use aws_smithy_http_client::tls::TrustStore;
+use aws_smithy_runtime_api::client::http::{SharedHttpConnector, http_client_fn};
 
 use super::{body::LimitedConnector, credentials::FileCredentials};
-use crate::store::{StoreError, StoreErrorKind, operation::Operation, options::StoreOptions};
+use crate::store::{StoreError, StoreErrorKind, https, operation::Operation, options::StoreOptions};
 
 /// The time limit of a connection with its TLS handshake.
 const CONNECT: Duration = Duration::from_secs(10);
 
 /// The region for stores that have none. Every signature names one.
 const NO_REGION: &str = "us-east-1";
-
-/// The largest CA file, in bytes.
-const MAX_CA_FILE: u64 = 1 << 20;
 
 pub(super) struct Connection {
     pub(super) client: Client,
@@ -115,44 +106,14 @@ async fn region(options: &StoreOptions, own_endpoint: bool) -> Region {
 }
 
 /// Creates a client that trusts the given CA only, or the system's; no CA for plain HTTP.
-/// Proxies come from HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
 fn http_client(options: &StoreOptions, endpoint: Option<&str>) -> Result<SharedHttpClient, String> {
     let trust = match &options.ca_file {
-        Some(path) => TrustStore::empty().with_pem_certificate(read_ca(path)?),
+        Some(path) => https::read_ca(path)?,
         None if endpoint.is_some_and(|endpoint| endpoint.starts_with("http://")) => TrustStore::empty(),
         None => TrustStore::default(),
     };
-    let context = TlsContext::builder().with_trust_store(trust).build();
-    let connector = Connector::builder()
-        .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
-        .tls_context(context.map_err(|error| error.to_string())?)
-        .connector_settings(HttpConnectorSettings::builder().connect_timeout(CONNECT).build())
-        .proxy_config(ProxyConfig::from_env())
-        .build();
-    let connector = SharedHttpConnector::new(LimitedConnector(connector));
+    let connector = SharedHttpConnector::new(LimitedConnector(https::connector(trust, CONNECT)?));
     Ok(http_client_fn(move |_, _| connector.clone()))
-}
-
-/// Reads and checks the CA file: the SDK panics on a bad one.
-fn read_ca(path: &Path) -> Result<Vec<u8>, String> {
-    let shown = path.display();
-    let mut pem = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MAX_CA_FILE + 1).read_to_end(&mut pem))
-        .map_err(|error| format!("cannot read the CA file {shown}: {error}"))?;
-    if pem.len() as u64 > MAX_CA_FILE {
-        return Err(format!("the CA file {shown} is larger than 1 MiB"));
-    }
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|error| format!("the CA file {shown} is damaged: {error}"))?;
-        let added = roots.add(certificate);
-        added.map_err(|error| format!("the CA file {shown} contains an invalid certificate: {error}"))?;
-    }
-    if roots.is_empty() {
-        return Err(format!("the CA file {shown} holds no certificate in PEM form"));
-    }
-    Ok(pem)
 }
 
 #[cfg(test)]
