@@ -13,7 +13,8 @@
 //! types; [`store`] keeps immutable objects, [`keys`] opens them; [`pipeline`] turns streams into packs
 //! and back; [`repository`] opens, commits and reads snapshots. [`source`] and [`target`] are the two
 //! ends, [`kubernetes`] talks to an API server for both, [`inventory`] lists what a cluster holds.
-//! [`backup`], [`restore`], [`verify`], [`compare`] and [`check`] compose them; [`cli`] is the command line.
+//! [`backup`], [`restore`], [`verify`], [`compare`] and [`check`] compose them, [`notify`] tells others how a run
+//! ended; [`cli`] is the command line.
 //!
 //! A folder, backed up into a store in memory and restored from it:
 //!
@@ -114,6 +115,7 @@ pub mod fs;
 pub mod inventory;
 pub mod keys;
 pub mod kubernetes;
+pub mod notify;
 pub mod pipeline;
 pub mod plan;
 pub mod rbac;

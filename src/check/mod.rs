@@ -12,6 +12,7 @@ mod cluster;
 mod database;
 mod folder;
 mod keys;
+mod receivers;
 mod repository;
 mod store;
 
@@ -28,7 +29,7 @@ use crate::inventory::coverage::CoverageCheck;
 use crate::keys::writer_key::WriterFileError;
 use crate::keys::{Owner, Prompt};
 use crate::kubernetes::{Cluster, Selection};
-use crate::plan::{Glob, Problem};
+use crate::plan::{Glob, Notify, Problem};
 use crate::report::{event::Reporter, outcome::Outcome};
 use crate::runtime::Runtime;
 use crate::source::{database::DatabaseConfig, volume::VolumeOptions};
@@ -66,6 +67,8 @@ pub struct CheckJob {
     pub databases: Vec<(String, Result<DatabaseJob, Unresolved>)>,
     /// Folders by the item's name.
     pub folders: Vec<(String, PathBuf, VolumeOptions)>,
+    /// The receivers of notices.
+    pub receivers: Vec<Notify>,
 }
 
 /// A setting of the plan that cannot be resolved.
@@ -225,6 +228,7 @@ pub async fn check(job: &CheckJob, runtime: &Runtime, reporter: &Reporter) -> Ch
     findings.extend(cluster);
     findings.extend(databases);
     findings.extend(folders);
+    findings.extend(receivers::check(&job.receivers));
     let count = |weight| findings.iter().filter(|finding| finding.weight == weight).count() as u64;
     let problems = count(Severity::Problem);
     CheckReport {

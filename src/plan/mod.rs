@@ -6,6 +6,8 @@
 mod arguments;
 mod items;
 mod labels;
+mod notice_template;
+mod notify;
 mod parse;
 mod policy;
 mod problem;
@@ -31,14 +33,16 @@ pub use items::{
     VolumeSpec, sanitize_item_name,
 };
 pub use labels::{LabelSelector, LabelSelectorError};
+pub use notice_template::{NAMING_FIELDS, NOTICE_FIELDS, NoticeTemplate, NoticeTemplateError};
+pub use notify::{Notify, NotifyTarget, NotifyVerb, NotifyWhen, WebhookTarget};
 pub use parse::{MAX_PLAN_BYTES, ValidPlan, parse, parse_restore};
 pub use policy::{ExistingPolicy, Permission, Profile, Scope, SideEffect};
 pub use problem::{PlanError, Position, Problem, ProblemKind, suggest};
 pub use recipient::{Recipient, RecipientError, find_private_key};
 pub use restore_spec::{Mapping, Match, Modify, RestorePlan, RestorePlanKind, RestoreSpec, Select};
 pub use run_settings::{
-    AcceptedGap, CoverageMode, ExecHook, Hook, HookTime, HttpHook, JobNetworkPolicy, Jobs, Notify,
-    NotifyTarget, Objectives, OnError, Retention, RunLimits, Schedule, item_matches,
+    AcceptedGap, CoverageMode, ExecHook, Hook, HookTime, HttpHook, JobNetworkPolicy, Jobs, Objectives,
+    OnError, Retention, RunLimits, Schedule, item_matches,
 };
 pub use schema::{FieldDoc, fields, restore_fields, restore_schema, schema};
 pub use selection::{
@@ -50,13 +54,19 @@ pub use spec::{
     EVENT_KINDS, EpochAge, EpochSpec, LockMode, Metadata, NamePatterns, ObjectLock, RepositorySpec,
     ResourcesSpec, WriterSpec,
 };
-pub use validate::MIN_MEMORY;
+pub use validate::{MIN_MEMORY, check_receiver_address};
 pub use value::{Day, Period, Rate, Size, ValueError};
 
 impl BackupSpec {
     /// Returns the owners, who can decrypt the backups.
     pub fn owners(&self) -> Vec<crate::keys::Owner> {
         self.recipients.iter().map(|recipient| recipient.owner().clone()).collect()
+    }
+
+    /// Returns the time at which the next complete snapshot is due after one at `last`.
+    #[must_use]
+    pub fn next_due(&self, last: Option<Timestamp>) -> Option<Timestamp> {
+        last?.checked_add(self.schedule?.next.duration()).ok()
     }
 
     /// Returns the gaps that the plan accepts at `now`, each as item and code.
@@ -114,6 +124,7 @@ impl BackupPlan {
         ];
         optional.into_iter().flatten().for_each(absolute);
         spec.cluster.iter_mut().flat_map(|cluster| &mut cluster.kubeconfig_file).for_each(absolute);
+        spec.notify.iter_mut().filter_map(Notify::url_file_mut).for_each(absolute);
         for database in &mut spec.databases {
             let files = [&mut database.user_file, &mut database.password_file, &mut database.ca_file];
             files.into_iter().flatten().for_each(absolute);

@@ -1,7 +1,6 @@
-//! The parts of a plan that control a run: limits, objectives, accepted gaps, hooks, Jobs, notices.
+//! The parts of a plan that control a run: limits, objectives, accepted gaps, hooks, Jobs.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -249,34 +248,6 @@ impl Default for RunLimits {
     fn default() -> Self {
         Self { memory: Size::mebi(128), upload: None, parallel: None }
     }
-}
-
-/// A receiver of notices about runs. Put an address that is a secret into a file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Notify {
-    /// A monitor of regular jobs: it gets start, success and failure.
-    Ping(NotifyTarget),
-    /// A webhook.
-    Webhook(NotifyTarget),
-    /// A push of metrics.
-    Metrics(NotifyTarget),
-}
-
-/// The receiver of notices.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(rename = "Address")]
-pub struct NotifyTarget {
-    /// The address, if it is not a secret.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub url: Option<String>,
-    /// A file that holds the address.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub url_file: Option<PathBuf>,
-    /// A webhook's body, as a template.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub template: Option<String>,
 }
 
 #[cfg(test)]

@@ -9,9 +9,10 @@ use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::items::{DatabaseSpec, VolumeSpec};
+use super::notify::Notify;
 use super::recipient::Recipient;
 use super::run_settings::{
-    AcceptedGap, CoverageMode, Hook, Jobs, Notify, Objectives, Retention, RunLimits, Schedule,
+    AcceptedGap, CoverageMode, Hook, Jobs, Objectives, Retention, RunLimits, Schedule,
 };
 use super::value::Period;
 
@@ -131,7 +132,8 @@ pub struct RepositorySpec {
     /// An AWS credentials file. Default: web identity, profile, environment, as AWS tools do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials_file: Option<PathBuf>,
-    /// A file with CA certificates (PEM) for the store, in addition to the system's.
+    /// A file with CA certificates (PEM) for the store, instead of the system's. Receivers of notices are
+    /// trusted by both.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
     /// Lock each object when it is stored, so that nobody can delete it before a date.

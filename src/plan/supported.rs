@@ -23,7 +23,6 @@ pub(super) fn unsupported_features(plan: &BackupPlan) -> Vec<Problem> {
     whole(!spec.hooks.is_empty(), "hooks", "hooks", "run them around kbak");
     whole(spec.limits.parallel.is_some(), "limits.parallel", "a number of transfers", "leave it out");
     whole(spec.jobs.is_some(), "jobs", "Jobs in the cluster", "leave it out");
-    whole(!spec.notify.is_empty(), "notify", "notices", "use --metrics-file and the exit code");
     for (number, database) in spec.databases.iter().enumerate() {
         let field = format!("spec.databases[{number}]");
         if database.engine != DatabaseEngine::Postgresql {

@@ -51,9 +51,13 @@ pub struct RunReport {
     /// The maximum of resident memory (VmHWM), in bytes, if the kernel reports it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_peak: Option<u64>,
-    /// The time of the plan's newest complete snapshot, this run's included.
+    /// The time of the plan's newest complete snapshot, this run's included; for other verbs, that of this run, if
+    /// it succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_success: Option<Timestamp>,
+    /// The time at which the next complete snapshot is due, if the plan has a schedule and the last one is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_due: Option<Timestamp>,
     /// The result of the coverage check, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub coverage: Option<Coverage>,

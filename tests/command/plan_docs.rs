@@ -78,3 +78,26 @@ fn schema_accepts_exactly_the_known_fields() {
     assert_eq!(schema["properties"]["apiVersion"]["$ref"], "#/$defs/ApiVersion");
     assert!(plan::fields().iter().all(|field| !field.description.is_empty()), "every field says what it is");
 }
+
+#[test]
+fn notices_in_plan_docs_match_the_types() {
+    let text = document();
+    let (_, section) = text.split_once("## Notices\n").expect("the section");
+    let (section, _) = section.split_once("\n## ").expect("its end");
+    let (_, rest) = section.split_once("```yaml\n").expect("an example");
+    let (notify, _) = rest.split_once("```").expect("its end");
+    let (_, rest) = text.split_once("```yaml\n").expect("a plan");
+    let (plan, _) = rest.split_once("```").expect("its end");
+    let indented: String = notify.lines().map(|line| format!("  {line}\n")).collect();
+    let checked = plan::parse(&format!("{plan}{indented}")).expect("a good plan");
+    assert_eq!(checked.plan.spec.notify.len(), 4);
+
+    let row = |line: &str| line.split('|').nth(1).expect("a cell").to_owned();
+    let rows: Vec<String> = section.lines().filter(|line| line.starts_with("| `ver")).map(row).collect();
+    let names = |cell: &str| {
+        let outside = cell.split(['(', ')']).step_by(2).collect::<String>();
+        outside.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&rows[0]), plan::NOTICE_FIELDS);
+    assert_eq!(names(&rows[1]), plan::NAMING_FIELDS);
+}

@@ -204,6 +204,7 @@ fn store_only(cli: &CliRepo, store: StoreOptions) -> CheckJob {
         cluster: None,
         databases: Vec::new(),
         folders: Vec::new(),
+        receivers: Vec::new(),
     }
 }
 

@@ -25,6 +25,7 @@ mod links;
 mod live_diff;
 mod memory;
 mod mounts;
+mod notices;
 mod plan_init;
 mod postgres;
 mod volume;

@@ -213,6 +213,24 @@ const CASES: &[(&str, &str, &str, &str)] = &[
         "line 10, column 13: spec.volumes[0].path: \"srv/x\" is not a plain absolute path → begin it with /; write no .. and no slash at the end\nline 11, column 13: spec.volumes[1].path: \"/srv/y/\" is not a plain absolute path → begin it with /; write no .. and no slash at the end\nline 12, column 13: spec.volumes[2].path: \"/srv/z/../q\" is not a plain absolute path → begin it with /; write no .. and no slash at the end",
     ),
     (
+        "receivers of notices without an address, and with two",
+        "",
+        "  resources: {}\n  notify:\n    - ping: {}\n    - metrics: {url: http://a, urlFile: /k/b}\n",
+        "line 11, column 7: spec.notify[0].ping: the receiver has no address → write urlFile: FILE for an address that is a secret, else url: https://…\nline 12, column 41: spec.notify[1].metrics.urlFile: url and urlFile exclude each other",
+    ),
+    (
+        "addresses of receivers that are none",
+        "",
+        "  resources: {}\n  notify:\n    - ping: {url: hc-ping.com/canary}\n    - webhook: {url: \"https://a:canary@b\"}\n    - metrics: {url: \"http://b/?canary\"}\n",
+        "line 11, column 19: spec.notify[0].ping.url: the address cannot be used: it is not an address → write https://host/path\nline 12, column 22: spec.notify[1].webhook.url: the address cannot be used: it contains credentials before an @, which are not sent → write https://host/path\nline 13, column 22: spec.notify[2].metrics.url: a Pushgateway's address has no part after ?",
+    ),
+    (
+        "templates of webhooks",
+        "",
+        "  resources: {}\n  notify:\n    - webhook: {url: https://a, template: '{\"text\": \"{{sumary}}\"}'}\n    - webhook: {url: https://a, template: '{\"text\": {{summary}}}'}\n    - webhook: {url: https://a, template: '{{exit}'}\n",
+        "line 11, column 43: spec.notify[0].webhook.template: the template has no field \"sumary\" → did you mean summary?\nline 12, column 43: spec.notify[1].webhook.template: the body is not JSON: expected value at line 1 column 10 → write JSON, with text in quotes: {\"text\": \"{{summary}}\", \"code\": {{exit}}}\nline 13, column 43: spec.notify[2].webhook.template: the template has {{ without }} → close it, as in {{summary}}",
+    ),
+    (
         "an item twice",
         "",
         "  volumes:\n    - path: /srv\n    - path: /srv\n",

@@ -12,6 +12,7 @@ pub mod owners;
 pub mod postgres;
 pub mod program;
 pub mod proxy;
+pub mod receiver;
 pub mod servers;
 pub mod test_repo;
 pub mod tls;

@@ -44,6 +44,7 @@ pub const LAYERS: &[(&str, &[&str])] = &[
         &["report", "runtime", "format", "pipeline", "repository", "plan", "kubernetes", "source", "target"],
     ),
     ("verify", &["report", "runtime", "format", "store", "keys", "pipeline", "repository"]),
+    ("notify", &["report", "store", "plan", "kubernetes"]),
     ("compare", &["report", "format", "pipeline", "repository", "kubernetes"]),
     (
         "check",
@@ -60,6 +61,7 @@ pub const LAYERS: &[(&str, &[&str])] = &[
             "source",
             "inventory",
             "backup",
+            "notify",
         ],
     ),
     (
@@ -82,6 +84,7 @@ pub const LAYERS: &[(&str, &[&str])] = &[
             "backup",
             "restore",
             "verify",
+            "notify",
             "compare",
             "check",
         ],

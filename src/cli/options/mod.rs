@@ -3,6 +3,7 @@
 pub(super) mod chain;
 pub(super) mod database_url;
 pub(super) mod key_files;
+pub(super) mod notices;
 pub(super) mod plan_args;
 pub(super) mod reading;
 pub(super) mod resource_args;
@@ -16,7 +17,7 @@ use clap::{Args, ValueEnum};
 
 use crate::cli::failure::Failure;
 use crate::cli::shell::output::OutputFormat;
-use crate::plan::{MIN_MEMORY, Rate, RepositorySpec, Size};
+use crate::plan::{BackupSpec, MIN_MEMORY, Rate, RepositorySpec, Size};
 
 /// Options for the repository's location and credentials.
 #[derive(Debug, Clone, Default, Args)]
@@ -137,6 +138,34 @@ pub struct ReaderArgs {
     /// Only snapshots of this writer: its id, or a unique prefix of it
     #[arg(long, value_name = "ID")]
     pub writer: Option<String>,
+}
+
+impl ReadArgs {
+    /// Returns the options with the repository, the access and the signers of a plan. Options that would name
+    /// another repository or other signers than the plan are refused.
+    pub(crate) fn with_plan(&self, spec: &BackupSpec) -> Result<Self, Failure> {
+        let given = &self.store;
+        let contradictions = [
+            ("--repo", given.repo.is_some(), "repository.url"),
+            ("--endpoint", given.endpoint.is_some(), "repository.endpoint"),
+            ("--region", given.region.is_some(), "repository.region"),
+            ("--path-style", given.path_style.is_some(), "repository.pathStyle"),
+            (
+                "--signer",
+                self.reader.signer.is_some() && spec.writer.signers_file.is_some(),
+                "writer.signersFile",
+            ),
+        ];
+        if let Some((option, _, field)) = contradictions.into_iter().find(|(_, given, _)| *given) {
+            return Err(Failure::usage(format!("--plan and {option} contradict each other"))
+                .remedy(format!("leave out {option}: the plan has {field}; or leave out --plan")));
+        }
+        let RepositorySpec { url, endpoint, region, path_style, credentials_file, ca_file, .. } =
+            given.apply_to(spec.repository.clone());
+        let store = StoreArgs { repo: Some(url), endpoint, region, path_style, credentials_file, ca_file };
+        let signer = self.reader.signer.clone().or_else(|| spec.writer.signers_file.clone());
+        Ok(Self { store, reader: ReaderArgs { signer, ..self.reader.clone() } })
+    }
 }
 
 /// Arguments of every verb that reads a repository.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::notices::Notices;
 use super::{ProgressMode, RunArgs};
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::shell::console::Console;
@@ -51,6 +52,7 @@ pub(crate) fn start(verb: &str, repository: &str, plan: Option<&str>) -> RunRepo
         stored: Stored::default(),
         memory_peak: None,
         last_success: None,
+        next_due: None,
         coverage: None,
         failure: None,
     }
@@ -85,10 +87,17 @@ impl RunOutput<'_> {
         repository: &str,
         plan: Option<&str>,
         failure: Failure,
+        notices: &Notices,
     ) -> Failure {
         let failure = prompt::interrupted().unwrap_or(failure);
         let mut report = start(verb, repository, plan);
-        set_failure(&mut report, &failure);
+        if notices.is_empty() {
+            set_failure(&mut report, &failure);
+        } else {
+            let display = self.start_display(None);
+            let reporter = display.reporter();
+            report = complete(report, Some(&failure), display, &reporter, notices);
+        }
         self.write_files(&report);
         failure
     }
@@ -112,8 +121,9 @@ impl RunOutput<'_> {
         failure: Option<&Failure>,
         display: Display,
         reporter: &Reporter,
+        notices: &Notices,
     ) -> Result<Exit, Failure> {
-        let report = complete(report, failure, display, reporter);
+        let report = complete(report, failure, display, reporter, notices);
         self.publish(report, failure)
     }
 
@@ -175,22 +185,25 @@ impl RunOutput<'_> {
     }
 }
 
-/// Ends the display, and adds warnings, counters and the failure to the report.
+/// Adds warnings, counters and the failure to the report, sends the notices, and ends the display. A notice that
+/// was not sent is one more warning.
 pub(crate) fn complete(
     mut report: RunReport,
     failure: Option<&Failure>,
     display: Display,
     reporter: &Reporter,
+    notices: &Notices,
 ) -> RunReport {
-    let recorder = display.finish();
-    (report.warnings, report.warnings_left_out) = recorder.warnings();
     report.finished = Timestamp::now();
     (report.stored.bytes, report.stored.packs) = reporter.stored_so_far();
-    report.stored.requests.insert("retried".into(), recorder.retries());
+    report.stored.requests.insert("retried".into(), display.recorder().retries());
     report.memory_peak = resident().map(|resident| resident.peak);
     if let Some(failure) = failure {
         set_failure(&mut report, failure);
     }
+    (report.warnings, report.warnings_left_out) = display.recorder().warnings();
+    notices.send_end(&report, reporter);
+    (report.warnings, report.warnings_left_out) = display.finish().warnings();
     report
 }
 

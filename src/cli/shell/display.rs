@@ -113,6 +113,11 @@ impl Display {
         self.shared.reporter.clone()
     }
 
+    /// Returns the events that are recorded so far.
+    pub fn recorder(&self) -> &Recorder {
+        &self.shared.recorder
+    }
+
     /// Ends the display: the last figures are drawn, and stay. Returns the recorded events.
     #[must_use]
     pub fn finish(mut self) -> Arc<Recorder> {

@@ -1,4 +1,4 @@
-//! A run as OpenMetrics text, for the node exporter's textfile collector or a Pushgateway.
+//! A run as metrics: OpenMetrics text for the node exporter's textfile collector, Prometheus text for a Pushgateway.
 //!
 //! The names are stable, because dashboards and alarms depend on them.
 
@@ -19,8 +19,11 @@ type Labels = Vec<(String, String)>;
 type Figure = Family<Labels, Gauge>;
 type Seconds = Family<Labels, Gauge<f64, AtomicU64>>;
 
+const LAST_SUCCESS: &str = "last_success_timestamp_seconds";
+const NEXT_DUE: &str = "next_due_timestamp_seconds";
+
 /// Returns the text, with `# EOF` at its end. `before` is the text that it replaces. A run that did not look
-/// up the last success keeps the earlier value, so that an alarm on its age does not fall silent.
+/// up the last success keeps the earlier values, so that an alarm on its age does not fall silent.
 #[must_use]
 pub fn openmetrics(report: &RunReport, before: &str) -> String {
     let mut registry = Registry::with_prefix("kbak");
@@ -33,6 +36,14 @@ pub fn openmetrics(report: &RunReport, before: &str) -> String {
     // Writing to a String cannot fail.
     let _ = encode(&mut text, &registry);
     text
+}
+
+/// Returns the metrics in the text format of Prometheus (0.0.4), as a Pushgateway takes them. All of kbak's are
+/// gauges, whose lines are the same in both formats; only OpenMetrics has a line at its end.
+#[must_use]
+pub fn prometheus_text(report: &RunReport) -> String {
+    let text = openmetrics(report, "");
+    text.lines().filter(|line| *line != "# EOF").flat_map(|line| [line, "\n"]).collect()
 }
 
 /// Adds the numbers of undeclared things; none if coverage was not checked: that must not silence an alarm.
@@ -84,23 +95,29 @@ fn moments(registry: &mut Registry, report: &RunReport, run: &Labels, before: &s
     let last = seconds(registry, "last_run_timestamp_seconds", "When the last run ended");
     last.get_or_create(run).set(unix(report.finished));
     let known = report.last_success.map(unix);
-    if let Some(at) = known.or_else(|| earlier_success(before, run)) {
-        let help = "When the newest snapshot in which every declared item is safe was taken";
-        seconds(registry, "last_success_timestamp_seconds", help).get_or_create(run).set(at);
+    if let Some(at) = known.or_else(|| earlier(LAST_SUCCESS, before, run)) {
+        let help = "When the newest snapshot in which every declared item is safe was taken; for other verbs, \
+                    when the last successful run ended";
+        seconds(registry, LAST_SUCCESS, help).get_or_create(run).set(at);
+    }
+    if let Some(at) = report.next_due.map(unix).or_else(|| earlier(NEXT_DUE, before, run)) {
+        let help =
+            "When the next snapshot in which every declared item is safe is due, by the plan's schedule";
+        seconds(registry, NEXT_DUE, help).get_or_create(run).set(at);
     }
     let duration = seconds(registry, "run_duration_seconds", "How long the last run took");
     duration.get_or_create(run).set(report.duration().as_secs_f64());
 }
 
-/// Returns the last success of the same labels from an earlier text.
-fn earlier_success(before: &str, run: &Labels) -> Option<f64> {
+/// Returns the value of a metric of the same labels from an earlier text.
+fn earlier(name: &str, before: &str, run: &Labels) -> Option<f64> {
     let mut registry = Registry::with_prefix("kbak");
     set(&figure(&mut registry, "labels", ""), run, 0);
     let mut sample = String::new();
     let _ = encode(&mut sample, &registry);
     let labels = sample.lines().find_map(|line| line.strip_prefix("kbak_labels")?.strip_suffix(" 0"))?;
     before.lines().find_map(|line| {
-        let value = line.strip_prefix("kbak_last_success_timestamp_seconds")?.strip_prefix(labels)?;
+        let value = line.strip_prefix("kbak_")?.strip_prefix(name)?.strip_prefix(labels)?;
         value.trim().parse().ok().filter(|at: &f64| at.is_finite())
     })
 }

@@ -47,12 +47,7 @@ pub(crate) fn until_stopped<T>(
         let name = SIGNAL_NAME.get().unwrap_or(&"a signal");
         Failure::new(Exit::Interrupted, format!("interrupted by {name}")).remedy(remedy)
     };
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 4))
-        .max_blocking_threads(MAX_BLOCKING)
-        .enable_all()
-        .build()
-        .map_err(system_failure)?;
+    let runtime = async_runtime().map_err(system_failure)?;
     let [first, second] = &*SIGNAL_TOKENS;
     IS_LISTENING.store(true, Ordering::SeqCst);
     let result = runtime.block_on(async {
@@ -71,6 +66,31 @@ pub(crate) fn until_stopped<T>(
     // Work on other threads is cancelled, and none of it must be waited for.
     runtime.shutdown_background();
     result
+}
+
+/// Runs the last step of a run, also after an interruption, until the next signal. Returns false if a signal
+/// or the lack of threads ended it.
+pub(crate) fn until_next_signal(work: impl Future<Output = ()>) -> bool {
+    let Ok(runtime) = async_runtime() else { return false };
+    let [first, second] = &*SIGNAL_TOKENS;
+    let next = if first.is_cancelled() { second } else { first };
+    IS_LISTENING.store(true, Ordering::SeqCst);
+    let is_done = runtime.block_on(async {
+        tokio::select! {
+            () = work => true,
+            () = next.cancelled() => false,
+        }
+    });
+    runtime.shutdown_background();
+    is_done
+}
+
+fn async_runtime() -> io::Result<tokio::runtime::Runtime> {
+    Builder::new_multi_thread()
+        .worker_threads(std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 4))
+        .max_blocking_threads(MAX_BLOCKING)
+        .enable_all()
+        .build()
 }
 
 /// The streams of both signals.

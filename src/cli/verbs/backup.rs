@@ -12,6 +12,7 @@ use crate::backup::from_plan::RunChoices;
 use crate::backup::job::{BackupContext, BackupJob, BackupReport};
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::options::key_files::{read_pin, read_writer_key};
+use crate::cli::options::notices::Notices;
 use crate::cli::options::plan_args::BackupPlanArgs;
 use crate::cli::options::run_report::{self, RunOutput};
 use crate::cli::options::{OutputArgs, RunArgs, store};
@@ -78,26 +79,18 @@ const RESUME: &str = "run it again: stored data is kept and reused";
 /// Runs `kbak backup`.
 pub(crate) fn run(args: &BackupArgs, console: &Console) -> Result<Exit, Failure> {
     let output = RunOutput { args: &args.run, format: args.output.output, console };
-    let failed_start = |repository: &str, plan: Option<&str>, failure| {
-        output.report_failed_start("backup", repository, plan, failure)
-    };
-    let named = args.plan.store.repo.as_deref().unwrap_or_default();
-    let ValidPlan { plan, warnings } = args
-        .plan
-        .read_plan(args.run.memory, args.run.upload)
-        .map_err(|failure| failed_start(named, args.plan.selected.plan_name.as_deref(), failure))?;
-    for warning in &warnings {
-        console.warn(&warning.to_string());
-    }
+    let plan = read_plan(args, &output)?;
     let (name, repository) = (plan.name(), &plan.spec.repository.url);
-    let (key, signers) =
-        read_keys(&plan, console).map_err(|failure| failed_start(repository, Some(name), failure))?;
     let runtime = Runtime::real();
+    let notices = Notices::of_backup(&plan.spec, &hostname(), &runtime);
+    let (key, signers) = read_keys(&plan, console)
+        .map_err(|failure| output.report_failed_start("backup", repository, Some(name), failure, &notices))?;
     let epoch_secret = EpochSecretPlace::of(&plan.spec, name);
     let mut report = run_report::start("backup", repository, Some(name));
     let display = output.start_display(Some(plan.spec.limits.memory.get()));
     let reporter = display.reporter();
     let outcome = signals::until_stopped(&runtime.stop, RESUME, async {
+        notices.send_start(&reporter).await;
         let (repository, upload) = (&plan.spec.repository, plan.spec.limits.upload);
         let store = store::open_store(repository, upload, false, &runtime, &reporter).await?;
         let keeper = epoch_secret.open(&key, name, &runtime, &reporter).await?;
@@ -121,16 +114,31 @@ pub(crate) fn run(args: &BackupArgs, console: &Console) -> Result<Exit, Failure>
         Ok((done, history)) => {
             fill_report(&mut report, &done, &history, &reporter.meters());
             list_accepted_gaps(&mut report, &done, &plan.spec.accept);
+            report.next_due = plan.spec.next_due(report.last_success);
             None
         }
         Err(failure) => Some(failure),
     };
-    let report = run_report::complete(report, failure.as_ref(), display, &reporter);
+    let report = run_report::complete(report, failure.as_ref(), display, &reporter, &notices);
     // A usage error concerns only its caller, and an interrupted run has no time left to store a report.
     if failure.as_ref().is_some_and(|failure| !matches!(failure.exit, Exit::Usage | Exit::Interrupted)) {
         store_failure_report(&plan, &key, &report, console);
     }
     output.publish(report, failure.as_ref())
+}
+
+/// Reads the plan and shows its warnings. A plan that cannot be read names nobody who gets a notice.
+fn read_plan(args: &BackupArgs, output: &RunOutput<'_>) -> Result<BackupPlan, Failure> {
+    let read = args.plan.read_plan(args.run.memory, args.run.upload);
+    let ValidPlan { plan, warnings } = read.map_err(|failure| {
+        let named = args.plan.store.repo.as_deref().unwrap_or_default();
+        let plan = args.plan.selected.plan_name.as_deref();
+        output.report_failed_start("backup", named, plan, failure, &Notices::default())
+    })?;
+    for warning in &warnings {
+        output.console.warn(&warning.to_string());
+    }
+    Ok(plan)
 }
 
 fn choices(args: &BackupArgs) -> Result<RunChoices, Failure> {

@@ -119,6 +119,7 @@ async fn check_job(
         },
         databases: databases.collect(),
         folders: spec.volumes.iter().filter_map(declared_folder).collect(),
+        receivers: spec.notify.clone(),
     })
 }
 

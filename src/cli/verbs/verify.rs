@@ -5,9 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
+use jiff::Timestamp;
 
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::options::key_files::read_writer_key;
+use crate::cli::options::notices::Notices;
+use crate::cli::options::plan_args::load;
 use crate::cli::options::reading::{self, READER_MEMORY};
 use crate::cli::options::run_report::{self, RunOutput};
 use crate::cli::options::{OutputArgs, ReadArgs, RunArgs, check_memory};
@@ -17,6 +20,7 @@ use crate::cli::shell::signals::until_signalled;
 use crate::format::ids::ObjectHash;
 use crate::keys::Identity;
 use crate::keys::writer_key::WriterKey;
+use crate::plan::{BackupPlan, Size};
 use crate::report::run::RunReport;
 use crate::report::text::{count, plain, plural, short_hash, size};
 use crate::verify::{Depth, Fault, Finding, Options, VerifyReport, distrust, verify};
@@ -32,6 +36,8 @@ Examples:
   kbak verify --repo … --signer … --read-all
   kbak verify --repo … --signer … --sample 5% --expect-head sha256:9b1f…
   kbak verify --repo … --signer … --identity owner.key
+  kbak verify --plan nightly.yaml
+      the whole repository of the plan, with the plan's access, signers and receivers of notices
 
 By default it verifies signatures, the chain of snapshots, and that every object that a snapshot
 needs exists with its size. --read-all reads every byte and compares it with the object's name,
@@ -41,6 +47,10 @@ needs a private key.
 Exit codes: 0 no finding, 2 a newer kbak is needed, 3 an epoch does not open with the identity, or
 there is no snapshot, 4 an object is damaged, missing or tampered with, 5 the store cannot be reached.")]
 pub struct VerifyArgs {
+    /// Take the repository, the access to it, the signers (`writer.signersFile`), the memory limit and the
+    /// receivers of notices from this plan
+    #[arg(long, value_name = "FILE")]
+    pub plan: Option<PathBuf>,
     /// Read every byte of every object
     #[arg(long, conflicts_with = "sample")]
     pub read_all: bool,
@@ -78,12 +88,17 @@ fn parse_head(text: &str) -> Result<ObjectHash, String> {
 
 /// Runs `kbak verify`.
 pub(crate) fn run(args: &VerifyArgs, console: &Console) -> Result<Exit, Failure> {
-    let place = args.repository.store.repo.clone().unwrap_or_default();
     let run = RunOutput { args: &args.run, format: args.output.output, console };
-    let (identities, key) = read_keys(args, console)
-        .map_err(|failure| run.report_failed_start("verify", &place, None, failure))?;
-    let memory = args.run.memory.map(crate::plan::Size::get);
-    let mut report = run_report::start("verify", &place, None);
+    let plan = read_plan(args, &run)?;
+    let notices = plan.as_ref().map(|plan| Notices::of_verify(&plan.spec)).unwrap_or_default();
+    let name = plan.as_ref().map(BackupPlan::name);
+    let place = args.repository.store.repo.clone();
+    let place = place.or_else(|| Some(plan.as_ref()?.spec.repository.url.clone())).unwrap_or_default();
+    let (repository, identities, key) = read_inputs(args, plan.as_ref(), console)
+        .map_err(|failure| run.report_failed_start("verify", &place, name, failure, &notices))?;
+    let memory = args.run.memory.or_else(|| Some(plan.as_ref()?.spec.limits.memory));
+    let memory = memory.map(Size::get);
+    let mut report = run_report::start("verify", &place, name);
     let display = run.start_display(memory);
     let reporter = display.reporter();
     let options = Options {
@@ -98,7 +113,8 @@ pub(crate) fn run(args: &VerifyArgs, console: &Console) -> Result<Exit, Failure>
         memory: memory.map_or(READER_MEMORY, |memory| memory / 2),
     };
     let outcome = until_signalled(async {
-        let view = reading::open_repository(&args.repository, &reporter).await?;
+        notices.send_start(&reporter).await;
+        let view = reading::open_repository(&repository, &reporter).await?;
         let verdict = verify(&view, &options).await?;
         let records = match &key {
             Some(key) => distrust(&view, key, &verdict).await?,
@@ -109,7 +125,7 @@ pub(crate) fn run(args: &VerifyArgs, console: &Console) -> Result<Exit, Failure>
     let (verdict, records) = match outcome {
         Ok(done) => done,
         Err(failure) => {
-            return run.finish(report, Some(&failure), display, &reporter);
+            return run.finish(report, Some(&failure), display, &reporter, &notices);
         }
     };
     fill_report(&mut report, &verdict);
@@ -117,7 +133,7 @@ pub(crate) fn run(args: &VerifyArgs, console: &Console) -> Result<Exit, Failure>
         let text = plural(records, "record of bad packs was signed", "records of bad packs were signed");
         report.facts.push(("distrust".into(), format!("{text}: the next backup stores their data again")));
     }
-    let report = run_report::complete(report, None, display, &reporter);
+    let report = run_report::complete(report, None, display, &reporter, &notices);
     run.write_files(&report);
     if run.format == OutputFormat::Table {
         output::write_text(&render_findings(&verdict))?;
@@ -127,22 +143,35 @@ pub(crate) fn run(args: &VerifyArgs, console: &Console) -> Result<Exit, Failure>
     run.summarize(report)
 }
 
-/// Reads the identities, if any are given, and the writer's key that signs distrust records.
-fn read_keys(
-    args: &VerifyArgs,
-    console: &Console,
-) -> Result<(Vec<Arc<Identity>>, Option<WriterKey>), Failure> {
+/// Reads the plan, if one is given.
+fn read_plan(args: &VerifyArgs, run: &RunOutput<'_>) -> Result<Option<BackupPlan>, Failure> {
+    let plan = args.plan.as_deref().map(load).transpose();
+    let plan =
+        plan.map_err(|failure| run.report_failed_start("verify", "", None, failure, &Notices::default()))?;
+    Ok(plan.map(|checked| checked.plan))
+}
+
+/// The options of the repository, the identities, and the writer's key that signs distrust records.
+type Inputs = (ReadArgs, Vec<Arc<Identity>>, Option<WriterKey>);
+
+/// Reads the keys that the arguments name, and combines the arguments with the plan.
+fn read_inputs(args: &VerifyArgs, plan: Option<&BackupPlan>, console: &Console) -> Result<Inputs, Failure> {
     check_memory(args.run.memory)?;
+    let repository = match plan {
+        Some(plan) => args.repository.with_plan(&plan.spec)?,
+        None => args.repository.clone(),
+    };
     let identities = match args.repository.reader.identity.is_empty() {
         true => Vec::new(),
         false => reading::required_identities(&args.repository.reader)?,
     };
     let key = args.distrust_key.as_deref().map(|file| read_writer_key(file, console)).transpose()?;
-    Ok((identities, key))
+    Ok((repository, identities, key))
 }
 
 fn fill_report(report: &mut RunReport, verdict: &VerifyReport) {
     report.exit = verdict.outcome();
+    report.last_success = (report.exit == Exit::Safe).then(Timestamp::now);
     report.repository.clone_from(&verdict.repository);
     let checked = &verdict.checked;
     let healed = verdict.findings.iter().filter(|finding| finding.healed).count() as u64;

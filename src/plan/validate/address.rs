@@ -1,4 +1,4 @@
-//! Checks of addresses: repository, database host, store endpoint. No message repeats a possible password.
+//! Checks of addresses: repository, database host, store endpoint, receiver of notices. No message repeats a possible password.
 
 use std::path::{Component, Path};
 
@@ -64,5 +64,24 @@ pub(super) fn endpoint(text: &str) -> Result<(), String> {
     match (uri.scheme_str(), uri.host(), uri.query()) {
         (Some("http" | "https"), Some(host), None) if !host.is_empty() => Ok(()),
         _ => Err(format!("{text:?} is not an https or http address")),
+    }
+}
+
+/// Checks the address of a receiver of notices. It is often a secret as a whole: no error repeats it.
+///
+/// # Errors
+/// The reason why it is not the address of a receiver.
+pub fn check_receiver_address(text: &str) -> Result<http::Uri, &'static str> {
+    let uri: http::Uri = text.parse().map_err(|_| "it is not an address")?;
+    let authority = uri.authority().ok_or("it names no host")?;
+    if authority.as_str().contains('@') {
+        return Err("it contains credentials before an @, which are not sent");
+    }
+    if text.contains('#') {
+        return Err("it has a part after #, which is not sent");
+    }
+    match uri.scheme_str() {
+        Some("http" | "https") if !authority.host().is_empty() => Ok(uri),
+        _ => Err("it starts with neither https:// nor http://"),
     }
 }

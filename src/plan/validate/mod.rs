@@ -3,6 +3,7 @@
 
 mod address;
 mod items;
+mod notify;
 mod restore;
 
 use std::collections::HashMap;
@@ -15,6 +16,7 @@ use super::spec::{BackupPlan, EpochAge, LockMode, NamePatterns, RepositorySpec};
 use super::value::{Period, Size};
 use crate::report::coverage::UNCOVERED;
 
+pub use address::check_receiver_address;
 pub(super) use restore::restore_problems;
 
 /// The minimum of a run's memory limit.
@@ -56,6 +58,7 @@ pub(super) fn backup_problems(plan: &BackupPlan) -> Vec<Problem> {
     found.check_duplicates(plan);
     found.check_accepted_gaps(plan);
     found.check_limits(plan);
+    found.check_receivers(&spec.notify);
     found.0
 }
 

@@ -15,6 +15,7 @@ use clap::{Args, ValueEnum};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::failure::{Exit, Failure};
+use crate::cli::options::notices::Notices;
 use crate::cli::options::reading::{self, OpenedSnapshot};
 use crate::cli::options::resource_args::ResourceArgs;
 use crate::cli::options::restore_values::Allowed;
@@ -170,7 +171,9 @@ pub(crate) fn run(args: &RestoreArgs, console: &Console) -> Result<Exit, Failure
     let output = RunOutput { args: &args.run, format: args.output.output, console };
     let identities = check_memory(args.run.memory)
         .and_then(|()| reading::required_identities(&args.repository.reader))
-        .map_err(|failure| output.report_failed_start("restore", &repository, None, failure))?;
+        .map_err(|failure| {
+            output.report_failed_start("restore", &repository, None, failure, &Notices::default())
+        })?;
     let memory = args.run.memory.map(crate::plan::Size::get);
     let mut report = run_report::start("restore", &repository, None);
     let display = output.start_display(memory);
@@ -200,7 +203,7 @@ pub(crate) fn run(args: &RestoreArgs, console: &Console) -> Result<Exit, Failure
         }
         Err(failure) => Some(failure),
     };
-    output.finish(report, failure.as_ref(), display, &reporter)
+    output.finish(report, failure.as_ref(), display, &reporter, &Notices::default())
 }
 
 /// The result of the command.
