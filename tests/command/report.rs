@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kbak::cli::failure::{Exit, Failure};
 use kbak::cli::shell::display::{Display, DisplayMode, DisplayOptions};
-use kbak::cli::shell::metrics::openmetrics;
+use kbak::cli::shell::metrics::{openmetrics, prometheus_text};
 use kbak::cli::shell::style::Style;
 use kbak::cli::shell::summary::{summary, termination_message};
 use kbak::report::coverage::{Coverage, Uncovered, UndeclaredKind};
@@ -12,6 +12,8 @@ use kbak::report::event::Event;
 use kbak::report::item_state::ItemState;
 use kbak::report::run::{FailureReport, GapReport, ItemReport, Notice, RunReport, SnapshotReport, Stored};
 use kbak::runtime::lock;
+
+use crate::support::program::{prometheus_parser, succeeds};
 
 fn item(name: &str, state: ItemState, summary: &str) -> ItemReport {
     ItemReport {
@@ -50,6 +52,7 @@ fn good() -> RunReport {
         stored: Stored { bytes: 71 << 20, packs: 6, requests: [("put".to_owned(), 9)].into() },
         memory_peak: Some(84 << 20),
         coverage: None,
+        next_due: Some("2026-11-24T02:00:25Z".parse().expect("a moment")),
         last_success: Some("2026-11-23T02:00:25Z".parse().expect("a moment")),
         failure: None,
     }
@@ -60,6 +63,7 @@ fn with_a_gap() -> RunReport {
     report.exit = Exit::Partial;
     report.verdict = "snapshot 000042 committed with 1 gap".into();
     report.last_success = None;
+    report.next_due = None;
     report.items[1] = ItemReport {
         gaps: vec![GapReport {
             code: "dump-failed".into(),
@@ -157,8 +161,15 @@ fn metrics_are_openmetrics() {
     let said = before.lines().find(|line| line.starts_with("kbak_last_success_timestamp_seconds{"));
     let after = openmetrics(&with_a_gap(), &before);
     assert!(said.is_some_and(|said| after.contains(&format!("{said}\n"))), "an alarm on it goes on: {after}");
+    let due = "kbak_next_due_timestamp_seconds{verb=\"backup\",plan=\"nightly\"} 1795485625.0\n";
+    assert!(before.contains(due) && after.contains(due), "a run with a gap does not move it: {after}");
+    let pushed = prometheus_text(&good());
+    let lines = |text: &str| text.lines().map(str::to_owned).collect::<std::collections::BTreeSet<_>>();
+    let only_in_file: Vec<String> = lines(&before).difference(&lines(&pushed)).cloned().collect();
+    assert_eq!((only_in_file.as_slice(), pushed.contains("# EOF")), (&["# EOF".to_owned()][..], false));
     let other = before.replace("nightly", "weekly");
-    assert!(!openmetrics(&with_a_gap(), &other).contains("last_success"), "of another plan");
+    let after = openmetrics(&with_a_gap(), &other);
+    assert!(!after.contains("last_success") && !after.contains("next_due"), "of another plan");
     assert!(text.ends_with("# EOF\n"), "{text}");
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let (name, value) = line.rsplit_once(' ').expect("a name and a value");
@@ -277,4 +288,54 @@ fn warnings_are_bounded() {
 #[test]
 fn duration_of_an_ended_run_is_fixed() {
     assert_eq!(good().duration(), Duration::from_millis(24_800));
+}
+
+#[test]
+fn pushed_metrics_are_parsed_by_prometheus() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut report = with_a_gap();
+    report.coverage = Some(Coverage::default());
+    report.items[0].item = "path/a \"b\"\\c\n".into();
+    let file = folder.path().join("metrics");
+    std::fs::write(&file, prometheus_text(&report)).expect("a file");
+    let said = succeeds(prometheus_parser("metrics").arg(&file)).stdout;
+    assert_eq!(String::from_utf8_lossy(&said), "16 metrics\n");
+}
+
+/// Returns every name in a text that starts with `prefix`.
+fn names<'a>(text: &'a str, prefix: &'a str) -> impl Iterator<Item = &'a str> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    text.split(move |c: char| !is_part(c)).filter(move |word| word.starts_with(prefix))
+}
+
+#[test]
+fn alerts_and_dashboard_use_metrics_that_exist() {
+    let mut report = good();
+    report.coverage = Some(Coverage::default());
+    let written = openmetrics(&report, "");
+    let written: Vec<&str> = names(&written, "kbak_").collect();
+    // Of kube-state-metrics and the kubelet: those that kbak's pages ask for.
+    let known = [
+        "kube_cronjob_created",
+        "kube_cronjob_info",
+        "kube_cronjob_spec_suspend",
+        "kube_cronjob_status_last_successful_time",
+        "kube_job_status_completion_time",
+        "kube_job_status_failed",
+        "kube_job_status_start_time",
+        "kube_pod_container_resource_limits",
+    ];
+    let chart = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/chart");
+    let mut used = 0;
+    for file in ["templates/alerts.yaml", "files/dashboard.json"] {
+        let text = std::fs::read_to_string(chart.join(file)).expect("a file of the chart");
+        for name in names(&text, "kbak_") {
+            assert!(written.contains(&name), "{file}: kbak writes no {name}");
+            used += 1;
+        }
+        for name in names(&text, "kube_") {
+            assert!(known.contains(&name), "{file}: {name}");
+        }
+    }
+    assert!(used > 8, "{used}");
 }

@@ -70,6 +70,15 @@ pub fn kbak<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> (i32, String, String) {
     read(command(args).output().expect("the program runs"))
 }
 
+/// Returns Prometheus' own parser of `rules`, of the queries of a `dashboard`, or of `metrics`.
+pub fn prometheus_parser(kind: &str) -> Command {
+    let program = std::env::var_os("KBAK_TEST_RULES")
+        .expect("KBAK_TEST_RULES names the parser: eval \"$(scripts/tools --need rules)\"");
+    let mut command = Command::new(program);
+    command.arg(kind);
+    command
+}
+
 /// Runs the program and returns its exit code, its JSON report, and its messages.
 pub fn run_json(args: &[&str]) -> (i32, Value, String) {
     let output = command(&[args, &["-o", "json"]].concat()).output().expect("it runs");
