@@ -101,7 +101,17 @@ fn backup(request: &Request<'_>) -> Result<Vec<Manifest>, GlobError> {
         role.add_named("", "secrets", vec![secret.clone()], &["get", "patch"]);
         found.extend(role.bound_to("backup", namespace));
     }
+    found.extend(events(name, namespace));
     Ok(found)
+}
+
+/// Returns the rights to tell of a run in Events on its CronJob, which has the account's name. They are in a role
+/// of their own, so that they can be left out.
+fn events(name: &str, namespace: &str) -> Vec<Manifest> {
+    let mut role = manifest::Role::new(Scope::Namespace(namespace.to_owned()), name, "backup-events");
+    role.add_kinds([((String::new(), "events".to_owned()), ["create"].into())].into());
+    role.add_named("batch", "cronjobs", vec![format!("{name}-backup")], &["get"]);
+    role.bound_to("backup", namespace)
 }
 
 /// The kinds that a check of the coverage lists, beside those of definitions.

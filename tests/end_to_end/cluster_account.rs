@@ -133,6 +133,81 @@ async fn account_of_kbak_rbac_backs_up_and_renews_the_epoch_in_its_secret() {
     assert!(said.contains("the Secret of writer.epochSecret must exist"), "{said}");
 }
 
+/// Returns the Events about a CronJob.
+async fn events(cluster: &Cluster) -> Vec<Value> {
+    let query = "fieldSelector=involvedObject.kind%3DCronJob";
+    let answer = cluster.get("/api/v1/namespaces/kbak/events", query, 16 << 20).await.expect("Events");
+    let list: Value = serde_json::from_slice(&answer.body).expect("JSON");
+    list["items"].as_array().expect("items").clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_on_the_cronjob_tell_how_a_backup_ended_if_the_account_may() {
+    let plane = ControlPlane::start(&["--without-controllers"]);
+    let cluster = plane.cluster().await;
+    create_namespace(&cluster, "kbak").await;
+    let pod = json!({"restartPolicy": "Never", "containers": [{"name": "kbak", "image": "kbak"}]});
+    let cronjob = json!({"metadata": {"name": "kbak-backup"}, "spec": {
+        "schedule": "0 2 * * *", "jobTemplate": {"spec": {"template": {"spec": pod}}},
+    }});
+    let cronjobs = "/apis/batch/v1/namespaces/kbak/cronjobs";
+    create(&cluster, cronjobs, cronjob).await;
+    let uid = get(&cluster, &format!("{cronjobs}/kbak-backup")).await["metadata"]["uid"].clone();
+    let cli = CliRepo::for_plan("nightly");
+    let config = as_account(&plane, cli.at("account"));
+    let (config, folder) = (config.display(), cli.text("data"));
+    let plan = cli.write_plan(&format!(
+        "  cluster: {{kubeconfigFile: \"{config}\"}}\n  volumes: [{{path: \"{folder}\"}}]\n  coverage: \"off\"\n"
+    ));
+    let backup = || async {
+        let mut run = command(&["backup", "--plan", &plan, "-o", "json"]);
+        let output = run_beside({
+            run.env("KBAK_CRONJOB", "kbak-backup");
+            run
+        });
+        let output = output.await;
+        let report: Value = serde_json::from_slice(&output.stdout).expect("a report");
+        (
+            output.status.code(),
+            report["warnings"].to_string(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+
+    let (code, warnings, said) = backup().await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        warnings.contains("CronJob kbak-backup") && warnings.contains("resources: [events], verbs: [create]"),
+        "{warnings}"
+    );
+    assert_eq!(events(&cluster).await, Vec::<Value>::new());
+
+    let admin = plane.kubeconfig().display().to_string();
+    let printed = good(&["rbac", "--plan", &plan, "--kubeconfig", &admin, "-o", "json"]).stdout;
+    apply(&cluster, &String::from_utf8(printed).expect("text")).await;
+    let mut found = Vec::new();
+    for _ in 0..100 {
+        let (code, warnings, said) = backup().await;
+        assert_eq!(code, Some(0), "{said}");
+        found = events(&cluster).await;
+        if !found.is_empty() {
+            assert_eq!(warnings, "null", "{said}");
+            break;
+        }
+    }
+    let event = found.first().expect("an Event");
+    assert_eq!(event["involvedObject"]["uid"], uid);
+    assert_eq!((&event["type"], &event["reason"]), (&json!("Normal"), &json!("BackupComplete")));
+    let message = event["message"].as_str().expect("a message");
+    assert!(message.starts_with("backup of plan nightly: complete (exit 0), snapshot 0000"), "{message}");
+    assert!(!event.to_string().contains(&folder), "{event:#}");
+
+    // A CronJob that is gone is a warning, too.
+    delete(&cluster, &format!("{cronjobs}/kbak-backup")).await;
+    let (code, warnings, _) = backup().await;
+    assert!(code == Some(0) && warnings.contains("404"), "{warnings}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn secret_with_foreign_content_is_refused() {
     let plane = ControlPlane::start(&["--without-controllers"]);
