@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::{collection, helm, project, rendered};
 use crate::support::control_plane::{ControlPlane, create};
 use crate::support::owners::{run, run_ok};
+use crate::support::program::prometheus_parser;
 
 /// Sets of values, from the least to the most.
 const VALUES: [&str; 5] = ["small", "everything", "namespaces", "identity", "folder"];
@@ -32,6 +33,7 @@ fn unknown_and_malformed_values_are_refused_with_their_place() {
         ),
         ("store.existingSecret=Kbak_Store", "/store/existingSecret"),
         ("plan.spec.recipients=null", "/plan/spec/recipients"),
+        ("notify[0].ping.key=url", "/notify/0/ping"),
     ] {
         let mut lint = helm(home.path());
         lint.args(["lint", "--strict"]).arg(project("deploy/chart"));
@@ -65,6 +67,66 @@ fn schedules_of_two_releases_differ_in_their_minute() {
         line.trim().to_owned()
     };
     assert_ne!(schedule("kbak-berlin"), schedule("kbak-paris"));
+}
+
+/// Returns the object of a kind and name.
+fn object<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
+    let found = objects.iter().find(|one| one["kind"] == kind && one["metadata"]["name"] == name);
+    found.unwrap_or_else(|| panic!("no {kind} {name}"))
+}
+
+#[test]
+fn receivers_of_notices_are_mounted_allowed_and_valid() {
+    let home = tempfile::tempdir().expect("a folder");
+    let objects = rendered(home.path(), &project("tests/in_cluster/values/everything.yaml"));
+    let plan = object(&objects, "ConfigMap", "kbak-plan")["data"]["plan.yaml"].as_str().expect("a plan");
+    let parsed = kbak::plan::parse(plan).expect("a good plan").plan;
+    let files: Vec<_> = parsed.spec.notify.iter().filter_map(|notify| notify.url_file()).collect();
+    let files: Vec<_> = files.iter().map(|file| file.to_str().expect("text")).collect();
+    assert_eq!(files, ["/etc/kbak/notify/0/kbak-ping/url", "/etc/kbak/notify/1/kbak-chat/address"]);
+    assert_eq!(parsed.spec.schedule.map(|schedule| schedule.next.duration().as_secs()), Some(93_600));
+
+    for part in ["backup", "verify"] {
+        let job = object(&objects, "CronJob", &format!("kbak-{part}"));
+        let pod = &job["spec"]["jobTemplate"]["spec"]["template"]["spec"];
+        let mounts = pod["containers"][0]["volumeMounts"].as_array().expect("mounts").iter();
+        let mounts: Vec<&str> = mounts.filter_map(|mount| mount["mountPath"].as_str()).collect();
+        for file in &files {
+            let (folder, _) = file.rsplit_once('/').expect("a folder");
+            assert!(mounts.contains(&folder), "{part}: {file}: {mounts:?}");
+        }
+        let environment = pod["containers"][0]["env"].to_string();
+        assert_eq!(environment.contains("KBAK_CRONJOB"), part == "backup", "{environment}");
+        let egress = &object(&objects, "NetworkPolicy", &format!("kbak-{part}"))["spec"]["egress"];
+        for allowed in [
+            r#""ports":[{"port":443,"protocol":"TCP"},{"port":3001,"protocol":"TCP"}]"#,
+            r#"{"ports":[{"port":9091,"protocol":"TCP"}],"to":[{"namespaceSelector":{"matchLabels":{"kubernetes.io/metadata.name":"monitoring"}}}]}"#,
+        ] {
+            assert!(egress.to_string().contains(allowed), "{part}: {allowed}: {egress:#}");
+        }
+    }
+    let without = rendered(home.path(), &project("tests/in_cluster/values/folder.yaml"));
+    let named = |one: &Value| one["metadata"]["name"] == "kbak-backup-events";
+    assert!(objects.iter().any(named) && !without.iter().any(named));
+}
+
+#[test]
+fn alert_rules_and_dashboard_queries_are_parsed_by_prometheus() {
+    let home = tempfile::tempdir().expect("a folder");
+    let objects = rendered(home.path(), &project("tests/in_cluster/values/everything.yaml"));
+    let rules = &object(&objects, "PrometheusRule", "kbak")["spec"];
+    let dashboard = object(&objects, "ConfigMap", "kbak-dashboard")["data"]["kbak.json"].as_str();
+    let file = home.path().join("text");
+    let check = |kind: &str, text: &str| {
+        std::fs::write(&file, text).expect("a file");
+        run(prometheus_parser(kind).arg(&file), b"")
+    };
+    let said = check("rules", &rules.to_string()).stdout;
+    assert_eq!(String::from_utf8_lossy(&said), "12 rules\n");
+    let said = check("dashboard", dashboard.expect("a dashboard")).stdout;
+    assert_eq!(String::from_utf8_lossy(&said), "9 dashboard\n");
+    let wrong = check("rules", &rules.to_string().replace("max by (plan)", "max by plan"));
+    assert!(!wrong.status.success() && String::from_utf8_lossy(&wrong.stderr).contains("KbakBackupOverdue"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -24,6 +24,11 @@ async fn cronjobs_back_up_and_verify_the_cluster_and_a_laptop_reads_it() {
     assert_eq!(code, 0);
     assert!(message.starts_with("snapshot 000001 committed, exit 0\nhead sha256:"), "{message}");
 
+    let query = "fieldSelector=involvedObject.name%3Dkbak-backup,reportingComponent%3Dkbak";
+    let events = kbak.cluster.get("/api/v1/namespaces/kbak/events", query, 16 << 20).await.expect("Events");
+    let events: Value = serde_json::from_slice(&events.body).expect("JSON");
+    assert_eq!(events["items"][0]["reason"], "BackupComplete", "{events:#} {log}");
+
     // By the schedule itself, which no Job made by hand tries.
     kbak.helm("upgrade", &["verify.schedule=* * * * *", "verify.read=all"]);
     let verified = scheduled(&kbak).await;

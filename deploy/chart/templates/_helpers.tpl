@@ -99,6 +99,23 @@ plan: /etc/kbak/plan/{{ include "kbak.fullname" . }}-plan
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{- /* Receivers of notices: a Secret becomes the file that it is mounted as. */ -}}
+{{- $receivers := default list $spec.notify -}}
+{{- range $number, $receiver := .Values.notify -}}
+{{- range $kind, $target := deepCopy $receiver -}}
+{{- if $target.existingSecret -}}
+{{- $_ := set $target "urlFile" (printf "/etc/kbak/notify/%d/%s/%s" $number $target.existingSecret (default "url" $target.key)) -}}
+{{- end -}}
+{{- $receivers = append $receivers (dict $kind (omit $target "existingSecret" "key")) -}}
+{{- end -}}
+{{- end -}}
+{{- if $receivers -}}
+{{- $_ := set $spec "notify" $receivers -}}
+{{- end -}}
+{{- /* Snapshots and metrics name the time at which the next one is due: that of the alert. */ -}}
+{{- if and .Values.alerts.enabled (not $spec.schedule) -}}
+{{- $_ := set $spec "schedule" (dict "next" (printf "%ds" (int64 .Values.alerts.maxBackupAgeSeconds))) -}}
+{{- end -}}
 apiVersion: kbak.dev/v1
 kind: BackupPlan
 metadata:

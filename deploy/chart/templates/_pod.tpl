@@ -69,6 +69,10 @@ containers:
     env:
       - {name: TMPDIR, value: /scratch}
       - {name: HOME, value: /scratch}
+      {{- if and $v.events.enabled (eq .part "backup") }}
+      # The run tells of its end in an Event on this CronJob.
+      - {name: KBAK_CRONJOB, value: {{ include "kbak.fullname" .root }}-backup}
+      {{- end }}
       {{- with $v.extraEnv }}
       {{- toYaml . | nindent 6 }}
       {{- end }}
@@ -82,11 +86,18 @@ containers:
       capabilities: {drop: [ALL]}
     volumeMounts:
       - {name: scratch, mountPath: /scratch}
-      {{- if ne .part "verify" }}
       - {name: plan, mountPath: {{ $at.plan }}, readOnly: true}
+      {{- if ne .part "verify" }}
       - {name: writer, mountPath: {{ $at.writer }}, readOnly: true}
       {{- range $v.databases }}
       - {name: database-{{ .name | replace "." "-" }}, mountPath: /etc/kbak/databases/{{ .name }}/{{ .existingSecret }}, readOnly: true}
+      {{- end }}
+      {{- end }}
+      {{- range $number, $receiver := $v.notify }}
+      {{- range $receiver }}
+      {{- if .existingSecret }}
+      - {name: notify-{{ $number }}, mountPath: /etc/kbak/notify/{{ $number }}/{{ .existingSecret }}, readOnly: true}
+      {{- end }}
       {{- end }}
       {{- end }}
       {{- if or $v.signers $v.existingSignersConfigMap }}
@@ -104,9 +115,9 @@ containers:
 volumes:
   - name: scratch
     emptyDir: {medium: Memory, sizeLimit: {{ .scratch }}}
-  {{- if ne .part "verify" }}
   - name: plan
     configMap: {name: {{ include "kbak.fullname" .root }}-plan}
+  {{- if ne .part "verify" }}
   # 288 is 0440 (YAML's versions disagree on octal), for the group alone: kbak warns of secrets that everybody may read. Optional, because a
   # pod that waits for a missing Secret says nothing until its deadline: kbak names it at once.
   - name: writer
@@ -114,6 +125,14 @@ volumes:
   {{- range $v.databases }}
   - name: database-{{ .name | replace "." "-" }}
     secret: {secretName: {{ .existingSecret }}, defaultMode: 288, optional: true}
+  {{- end }}
+  {{- end }}
+  {{- range $number, $receiver := $v.notify }}
+  {{- range $receiver }}
+  {{- if .existingSecret }}
+  - name: notify-{{ $number }}
+    secret: {secretName: {{ .existingSecret }}, defaultMode: 288, optional: true}
+  {{- end }}
   {{- end }}
   {{- end }}
   {{- if or $v.signers $v.existingSignersConfigMap }}
