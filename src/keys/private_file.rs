@@ -1,8 +1,8 @@
 //! Files that hold secrets: mode 0600, written atomically, refused if others can read them.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
@@ -18,9 +18,9 @@ pub enum FileError {
     /// An error of the operating system.
     #[error("cannot {operation} {}", path.display())]
     Io {
-        /// `read`, `write` or `replace`.
+        /// `read`, `write`, `replace` or `create`.
         operation: &'static str,
-        /// The file.
+        /// The file or folder.
         path: PathBuf,
         /// The cause.
         source: io::Error,
@@ -97,7 +97,12 @@ pub fn read(path: &Path) -> Result<SecretFile, FileError> {
 /// Returns the folder of a file: `.` for a bare name, whose parent is an empty path.
 #[must_use]
 pub fn folder_of(file: &Path) -> &Path {
-    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    or_current(file.parent().unwrap_or(Path::new("")))
+}
+
+/// Returns `.` for an empty path.
+fn or_current(folder: &Path) -> &Path {
+    if folder.as_os_str().is_empty() { Path::new(".") } else { folder }
 }
 
 /// True if the file is in a mounted Secret: the kubelet puts a link `..data` beside it, which
@@ -107,17 +112,24 @@ fn is_mounted_secret(path: &Path) -> bool {
     fs::symlink_metadata(data).is_ok_and(|meta| meta.file_type().is_symlink())
 }
 
-/// Checks that no file exists at `path` and that its folder does.
+/// Checks that no file exists at `path`, and that its folder exists or can be created.
 pub fn check_free(path: &Path) -> Result<(), FileError> {
     if fs::symlink_metadata(path).is_ok() {
         return Err(FileError::Exists(path.to_owned()));
     }
-    let folder = folder_of(path);
-    match fs::metadata(folder) {
-        Ok(meta) if meta.is_dir() => Ok(()),
-        Ok(_) => Err(io_error("write", path)(io::ErrorKind::NotADirectory.into())),
-        Err(error) => Err(io_error("write", path)(error)),
+    for folder in folder_of(path).ancestors().map(or_current) {
+        match fs::metadata(folder) {
+            Ok(meta) if meta.is_dir() => return Ok(()),
+            Ok(_) => return Err(io_error("write", path)(io::ErrorKind::NotADirectory.into())),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(io_error("write", path)(error));
+            }
+            // A link that leads nowhere: no folder can be created in its place.
+            Err(error) if fs::symlink_metadata(folder).is_ok() => return Err(io_error("write", path)(error)),
+            Err(_) => {}
+        }
     }
+    Ok(())
 }
 
 /// Creates a file with `mode`; an existing file is not changed.
@@ -163,29 +175,46 @@ fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(folder_of(path))?.sync_all()
 }
 
-/// New files that are deleted on drop unless kept: `init` writes them before it touches a store.
+/// New files and folders that are deleted on drop unless kept: `init` writes them before it touches a store.
 #[derive(Debug, Default)]
-pub struct NewFiles(Vec<PathBuf>);
+pub struct NewFiles {
+    files: Vec<PathBuf>,
+    /// The deepest of nested folders comes first.
+    folders: Vec<PathBuf>,
+}
 
 impl NewFiles {
+    /// Creates a folder that only this user can enter, with those above it, unless it exists.
+    pub fn create_folder(&mut self, folder: &Path) -> Result<(), FileError> {
+        let missing = folder.ancestors().map(or_current).take_while(|folder| !folder.exists());
+        self.folders.extend(missing.map(Path::to_owned));
+        let created = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        created.map_err(io_error("create", folder))
+    }
+
     /// Creates one more file.
     pub fn create(&mut self, path: &Path, mode: u32, bytes: &[u8]) -> Result<(), FileError> {
         create(path, mode, bytes)?;
-        self.0.push(path.to_owned());
+        self.files.push(path.to_owned());
         Ok(())
     }
 
-    /// Keeps the files and returns their paths.
+    /// Keeps files and folders, and returns the files' paths.
     #[must_use]
     pub fn keep(mut self) -> Vec<PathBuf> {
-        std::mem::take(&mut self.0)
+        self.folders.clear();
+        std::mem::take(&mut self.files)
     }
 }
 
 impl Drop for NewFiles {
     fn drop(&mut self) {
-        for path in &self.0 {
+        for path in &self.files {
             let _ = fs::remove_file(path);
+        }
+        for folder in &self.folders {
+            // A folder that holds something else by now stays.
+            let _ = fs::remove_dir(folder);
         }
     }
 }

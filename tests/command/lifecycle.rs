@@ -1,5 +1,6 @@
 //! The lifecycle of a repository in a folder, from the first key to the last restore, by the program alone.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::support::cli_repo::{CliRepo, as_strs};
@@ -250,6 +251,41 @@ fn init_refuses_choices_that_would_lose_a_backup() {
     assert!(made.iter().all(files), "no folder is empty: {made:?}");
     let (code, _, err) = init(&["--recipient", public.trim_end(), "--single-owner"]);
     assert_eq!(code, 2, "a second repository in one place: {err}");
+}
+
+#[test]
+fn init_creates_the_folder_of_its_files_and_removes_it_on_failure() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
+    let (_, public, _) = kbak(&["keygen", "-o", &at("owner.key"), "--no-passphrase"]);
+    let init = |store: &str, keys: &str, more: &[&str]| {
+        let (repo, keys) = (format!("file://{}", at(store)), at(keys));
+        let owner = ["--recipient", public.trim_end(), "--single-owner"];
+        kbak(&[&["init", "--repo", &repo, "--folder", &keys], &owner[..], more].concat())
+    };
+    for (number, keys) in ["keys", "deep/er/keys", "trailing/", "dotted/../other", "ünï cödé", "."].iter().enumerate()
+    {
+        let (code, _, err) = init(&format!("store{number}"), keys, &[]);
+        assert_eq!(code, 0, "{keys}: {err}");
+        assert!(Path::new(&at(keys)).join("writer.key").is_file(), "{keys}");
+    }
+    for made in ["keys", "deep", "deep/er", "deep/er/keys", "other"] {
+        let mode = std::fs::metadata(at(made)).expect("a folder").permissions().mode();
+        assert_eq!(mode & 0o7777, 0o700, "{made}");
+    }
+    std::fs::write(at("file"), "").expect("a file");
+    std::os::unix::fs::symlink("nowhere", at("dangling")).expect("a link");
+    for bad in ["file", "file/keys", "dangling", "dangling/keys"] {
+        let (code, _, err) = init("none", bad, &[]);
+        assert!(code == 2 && err.contains("writer.key"), "{bad}: {err}");
+    }
+    assert!(!Path::new(&at("none")).exists(), "what fails leaves no store");
+    // The store refuses after the checks, so the folder goes again.
+    let (code, _, err) = init("store0", "late/keys", &[]);
+    assert_eq!(code, 2, "{err}");
+    let (code, _, err) = init("missing", "late/keys", &["--join"]);
+    assert_eq!(code, 2, "{err}");
+    assert!(!Path::new(&at("late")).exists(), "what fails leaves no folder");
 }
 
 /// Returns the folder or file of the store whose path has this ending.

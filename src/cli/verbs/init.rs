@@ -75,7 +75,7 @@ pub struct InitArgs {
     /// The limit of a run's duration
     #[arg(long, value_name = "PERIOD", default_value = "24h")]
     pub max_run: Period,
-    /// The folder of the files
+    /// The folder of the files; a missing one is created (0700)
     #[arg(long, value_name = "FOLDER", default_value = ".")]
     pub folder: PathBuf,
     /// Also write Kubernetes Secrets for this namespace

@@ -46,7 +46,7 @@ pub struct Init {
     pub prompt: Arc<dyn Prompt>,
     /// The location of the bucket, for the recovery sheet.
     pub place: RepositoryLocation,
-    /// The folder for the files.
+    /// The folder for the files. It is created if it does not exist.
     pub folder: PathBuf,
     /// The namespace for Kubernetes Secrets, if they should be written as files.
     pub secrets: Option<String>,
@@ -104,6 +104,7 @@ pub async fn make(
     let signers = recovery_sheet::signers_of(&key, &init.owners);
     let mut files = NewFiles::default();
     let paths = Paths::new(&init.folder, &init.plan);
+    files.create_folder(&init.folder)?;
     write_files(&mut files, &paths, store, &key, init, &owners, &signers).await?;
 
     let plan = key.plan(&init.plan);
@@ -165,7 +166,7 @@ impl Paths {
         }
     }
 
-    /// Checks that the files can be created: the folder exists, and the files do not.
+    /// Checks that the files can be created: the folder exists or can be created, and the files do not exist.
     fn check(&self) -> Result<(), FileError> {
         let all = [&self.writer, &self.epoch, &self.pin, &self.html, &self.text];
         all.into_iter().try_for_each(|path| private_file::check_free(path))
