@@ -11,6 +11,8 @@ use kbak::target::volume::{
     DeletionExceptions, ExistingFiles, FailureKind, TargetError, TargetOptions, VolumeTarget,
 };
 
+use rustix::fs::{CWD, FileType as NodeType, Mode};
+
 use crate::support::compare::{Attribute, differences};
 use crate::support::program::ran_one;
 use crate::support::tree::{self, Shape};
@@ -379,4 +381,50 @@ fn as_plain_user(folder: &Path) {
     let again = TargetOptions { existing: ExistingFiles::Skip, ..TargetOptions::default() };
     let report = restore(&stream, &folder.join("to"), again, 1 << 20).expect("restored");
     assert_eq!((report.files, report.failed.total()), (0, 3), "{:?}", report.failures);
+}
+
+#[test]
+fn pipes_and_devices_take_no_acl_from_the_folder_that_they_are_restored_into() {
+    const ACCESS: &str = "system.posix_acl_access";
+    let dir = tempfile::tempdir().expect("a folder");
+    let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+    for folder in [from.join("inner"), to.clone()] {
+        std::fs::create_dir_all(folder).expect("a folder");
+    }
+    let none = rustix::fs::XattrFlags::empty();
+    let acl = tree::acl_for_a_named_user();
+    let mut names = Vec::new();
+    for (name, mode) in [("pipe", 0o640), ("inner/pipe", 0o606), ("open-pipe", 0o666), ("closed-pipe", 0)] {
+        let path = from.join(name);
+        rustix::fs::mknodat(CWD, &path, NodeType::Fifo, Mode::RUSR, 0).expect("a pipe");
+        names.push((path, name, mode));
+    }
+    if is_root() {
+        let path = from.join("device");
+        rustix::fs::mknodat(CWD, &path, NodeType::CharacterDevice, Mode::RUSR, rustix::fs::makedev(1, 3))
+            .expect("a device");
+        names.push((path, "device", 0o620));
+    }
+    for (path, _, mode) in &names {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(*mode)).expect("its mode");
+    }
+    let own = from.join("own-acl");
+    rustix::fs::mknodat(CWD, &own, NodeType::Fifo, Mode::RUSR, 0).expect("a pipe");
+    rustix::fs::lsetxattr(&own, ACCESS, &acl, none).expect("an ACL");
+    rustix::fs::lsetxattr(&to, "system.posix_acl_default", &acl, none).expect("an ACL");
+
+    let (stream, left) = bytes(&from, VolumeOptions::default());
+    assert_eq!(left.gaps, []);
+    let report = restore(&stream, &to, devices(), 1 << 16).expect("restored");
+    assert!(report.failed.is_empty() && report.lost.is_empty(), "{report:?}");
+    let mut value = [0u8; 256];
+    for (_, name, mode) in names {
+        let path = to.join(name);
+        let found = path.symlink_metadata().expect("restored").permissions().mode() & 0o7777;
+        assert_eq!(found, mode, "{name}");
+        let acl = rustix::fs::lgetxattr(&path, ACCESS, &mut value[..]);
+        assert_eq!(acl, Err(rustix::io::Errno::NODATA), "{name}");
+    }
+    let length = rustix::fs::lgetxattr(&to.join("own-acl"), ACCESS, &mut value[..]).expect("its own ACL");
+    assert_eq!(&value[..length], &acl[..]);
 }

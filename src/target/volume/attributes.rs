@@ -189,11 +189,11 @@ impl Subject<'_> {
     }
 
     /// Removes ACLs that the entry lacks and, from a file that existed before, `user.*` attributes too.
+    /// Pipes and devices inherit ACLs like files; symbolic links have none, and are always made anew.
     fn remove_other_attributes(&self, entry: &TarEntry, options: AttributeOptions) {
-        let Self::Open(fd) = self else { return };
         let wanted = |name: &[u8]| entry.xattrs.iter().any(|xattr| xattr.name == name);
         let mut foreign: Vec<Vec<u8>> = vec![ACL_ACCESS.to_vec(), ACL_DEFAULT.to_vec()];
-        if options.existed {
+        if let (Self::Open(fd), true) = (self, options.existed) {
             let mut names = vec![0u8; 65_536];
             let len = rustix::fs::flistxattr(fd, &mut names[..]).unwrap_or(0);
             let user = names[..len].split(|&byte| byte == 0).filter(|name| name.starts_with(b"user."));
@@ -201,7 +201,13 @@ impl Subject<'_> {
         }
         for name in foreign.iter().filter(|name| !wanted(name)) {
             // Most of the time the attribute does not exist.
-            let _ = rustix::fs::fremovexattr(fd, name.as_slice());
+            let _ = match self {
+                Self::Open(fd) => rustix::fs::fremovexattr(fd, name.as_slice()),
+                Self::Named(directory, file) => {
+                    rustix::fs::lremovexattr(proc_path(directory, file), name.as_slice())
+                }
+                Self::Link(..) => Ok(()),
+            };
         }
     }
 }
