@@ -11,7 +11,9 @@ use kbak::target::volume::{ExistingFiles, TargetError, TargetOptions};
 use serde_json::json;
 
 use crate::support::backup_builder::backup_of;
-use crate::support::program::{beneath, ran_one};
+use crate::support::cli_repo::{CliRepo, as_strs};
+use crate::support::fuse::{self, StatedFile};
+use crate::support::program::{beneath, ran_one, run_json};
 use crate::support::volume::{VolumeRestoreError, bytes, restore};
 
 const CHILD: &str = "KBAK_TEST_MOUNTS";
@@ -136,5 +138,63 @@ fn resource_files_that_do_not_fit_leave_no_partial_file() {
         assert!(matches!(written, Err(DirectoryError::Io { .. })), "{written:?}");
         let files: Vec<_> = beneath(&to).into_iter().filter(|path| path.is_file()).collect();
         assert_eq!(files.len(), 1, "{files:?}");
+    });
+}
+
+/// Returns bytes that do not repeat, so that a wrong length or place shows.
+fn text(length: usize) -> Vec<u8> {
+    (0..length.div_ceil(8)).flat_map(|number| format!("{number:07}\n").into_bytes()).take(length).collect()
+}
+
+#[test]
+fn files_are_stored_to_their_end_whatever_size_the_file_system_says() {
+    with_mounts("files_are_stored_to_their_end_whatever_size_the_file_system_says", |dir| {
+        let root = dir.join("root");
+        std::fs::create_dir(&root).expect("a folder");
+        let file = |name, stated, length| StatedFile { name, stated, content: text(length) };
+        let (little, much) = (1080, 9 << 20);
+        let files = vec![
+            file("empty", 0, 0),
+            file("right", 1080, little),
+            file("right-large", 9 << 20, much),
+            file("zero", 0, little),
+            file("zero-one-byte", 0, 1),
+            file("zero-one-block", 0, 512),
+            file("zero-large", 0, much),
+            file("too-little", 5, little),
+            file("too-little-by-one", 1079, little),
+            file("too-little-by-much", 5, 3 << 20),
+            file("too-little-large", 5 << 20, much),
+            file("too-much", 4096, little),
+            file("too-much-by-one", 1081, little),
+            file("too-much-empty", 4096, 0),
+            file("too-much-large", 20 << 20, much),
+            file("too-much-large-and-little", 9 << 20, little),
+            file("too-much-large-empty", 9 << 20, 0),
+            // It was taken for a small file, and is too large for the place that such a file has.
+            file("unstorable", 5, 12 << 20),
+        ];
+        fuse::mount(&root, files.clone());
+        let cli = CliRepo::new();
+        let path = root.to_str().expect("text");
+        let back_up = || {
+            let writer = cli.writer_args();
+            run_json(&[&["backup", "--path", path], &as_strs(&writer)[..]].concat())
+        };
+        for run in 0..2 {
+            let (code, report, said) = back_up();
+            assert_eq!(code, 3, "{said}");
+            let gaps = report["items"][0]["gaps"].as_array().expect("gaps").clone();
+            let named: Vec<&str> = gaps.iter().filter_map(|gap| gap["object"].as_str()).collect();
+            assert_eq!(named, ["unstorable"], "{gaps:?}");
+            assert!(gaps[0]["reason"].as_str().expect("text").contains("a wrong size"), "{gaps:?}");
+            let to = cli.text(&format!("out{run}"));
+            let (code, _, said) = cli.run_reader(&["restore", "latest", "--to", &to]);
+            assert_eq!(code, 3, "{said}");
+            for file in files.iter().filter(|file| file.name != "unstorable") {
+                let restored = std::fs::read(Path::new(&to).join(file.name)).expect("restored");
+                assert!(restored == file.content, "{}: {} bytes", file.name, restored.len());
+            }
+        }
     });
 }

@@ -384,6 +384,22 @@ fn as_plain_user(folder: &Path) {
 }
 
 #[test]
+fn files_of_proc_and_sysfs_are_read_to_their_end() {
+    // The first says 0 for all files, the second 4096.
+    for (folder, name) in [("/proc/sys/kernel/random", "poolsize"), ("/sys/kernel/cgroup", "delegate")] {
+        let exclude = vec!["*".to_owned(), format!("!{name}")];
+        let dir = tempfile::tempdir().expect("a folder");
+        let options = VolumeOptions { exclude, ..VolumeOptions::default() };
+        let (stream, left) = bytes(Path::new(folder), options);
+        assert_eq!((left.members, &left.gaps[..]), (2, &[][..]), "{folder}");
+        restore(&stream, dir.path(), TargetOptions::default(), 1 << 16).expect("restored");
+        let truth = std::fs::read(Path::new(folder).join(name)).expect("a file");
+        assert_eq!(std::fs::read(dir.path().join(name)).expect("restored"), truth, "{folder}");
+        assert!(!truth.is_empty());
+    }
+}
+
+#[test]
 fn pipes_and_devices_take_no_acl_from_the_folder_that_they_are_restored_into() {
     const ACCESS: &str = "system.posix_acl_access";
     let dir = tempfile::tempdir().expect("a folder");

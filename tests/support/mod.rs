@@ -5,6 +5,7 @@ pub mod cli_repo;
 pub mod compare;
 pub mod control_plane;
 pub mod faulty_s3;
+pub mod fuse;
 pub mod hooked_store;
 pub mod kinds;
 pub mod memory_backup;

@@ -174,7 +174,12 @@ impl VolumeFindings {
 fn gap_code(kind: &GapKind) -> &'static str {
     match kind {
         GapKind::OpenDirectory(_) | GapKind::ReadDirectory(_) | GapKind::TooManyNames => "unreadable-folder",
-        GapKind::Stat(_) | GapKind::Holes(_) | GapKind::Open(_) | GapKind::Read(_) => "unreadable-file",
+        GapKind::Stat(_)
+        | GapKind::Holes(_)
+        | GapKind::Open(_)
+        | GapKind::Read(_)
+        | GapKind::NoEnd
+        | GapKind::WrongSize => "unreadable-file",
         GapKind::PathTooLong => "path-too-long",
         GapKind::Replaced | GapKind::LinkTargetGone | GapKind::Changed => "changed-while-read",
         GapKind::Encode(_) => "unstorable-attributes",

@@ -30,14 +30,21 @@ impl PieceBuilder {
             open.planned.push(PlannedMember::Bytes(head));
             self.stream.begin_tentative();
             self.push(open).await?;
-            let Some((changed, last)) = self.push_content(reader, &path, started).await? else { break };
+            let Some((changed, content, last)) = self.push_content(reader, &path, started).await? else {
+                break;
+            };
             if attempt < ATTEMPTS && self.stream.roll_back(head_length).await? {
                 // Progress counts the bytes that are read, so the total grows.
                 self.context.meter.add_bytes_total(changed.encoded_len());
-                member = changed;
+                let Some(next) = self.next_attempt(changed, content).await else { break };
+                member = next;
                 continue;
             }
-            self.context.findings.gap(&path, &GapKind::Changed);
+            let gap = match content {
+                ReadConsistency::EndsAt(_) => GapKind::WrongSize,
+                _ => GapKind::Changed,
+            };
+            self.context.findings.gap(&path, &gap);
             self.push_last(&changed, ReadConsistency::Changed, last, started).await?;
             break;
         }
@@ -57,14 +64,23 @@ impl PieceBuilder {
         None
     }
 
-    /// Pushes the content of a file. Returns the member and its last chunk if the file changed
-    /// meanwhile: the caller decides whether to keep them.
+    /// Returns the member to read after a read with this result; `None` if it cannot be made, which is recorded.
+    async fn next_attempt(&self, member: VolumeMember, content: ReadConsistency) -> Option<VolumeMember> {
+        let path = member.path.clone();
+        let has_links = member.stat.has_links();
+        let volume = self.context.volume.clone();
+        let next = self.workers().run(move || volume.for_next_attempt(member, content)).await;
+        next.map_err(|gap| self.context.findings.record_unstored(&path, &gap, has_links)).ok()
+    }
+
+    /// Pushes the content of a file. Returns the member, the result of the read and the last chunk if the
+    /// file changed meanwhile or has another length: the caller decides whether to keep them.
     async fn push_content(
         &mut self,
         mut reader: MemberReader,
         path: &[u8],
         started: Timestamp,
-    ) -> Result<Option<(VolumeMember, Vec<u8>)>, PipelineError> {
+    ) -> Result<Option<(VolumeMember, ReadConsistency, Vec<u8>)>, PipelineError> {
         let member = reader.member();
         let mut sent = to_i64(member.before_content());
         let padding = padding(member.content);
@@ -99,8 +115,8 @@ impl PieceBuilder {
             chunk.resize(chunk.len() + padding, 0);
             let member = reader.member().clone();
             let content = match self.workers().run(move || reader.finish()).await {
-                Ok((_, ReadConsistency::Changed)) => return Ok(Some((member, chunk))),
-                Ok((_, content)) => content,
+                Ok((_, ReadConsistency::Stable)) => ReadConsistency::Stable,
+                Ok((_, content)) => return Ok(Some((member, content, chunk))),
                 Err(gap) => {
                     self.context.findings.gap(path, &gap);
                     ReadConsistency::Changed

@@ -68,7 +68,8 @@ impl VolumeContext {
         content: ReadConsistency,
         started: Timestamp,
     ) -> [u8; 16] {
-        if content == ReadConsistency::Stable && self.volume.is_settled(&member.stat, started) {
+        let shows_changes = content == ReadConsistency::Stable && member.has_stated_length();
+        if shows_changes && self.volume.is_settled(&member.stat, started) {
             self.digest(member)
         } else {
             NO_DIGEST
@@ -128,11 +129,12 @@ impl VolumeContext {
         let member = if unstored { self.volume.inspect_again(&path) } else { Ok(member) };
         let gap = match member.and_then(|member| self.volume.append(member, room, fresh)) {
             Ok(AppendResult::Stored(member, content)) => {
-                if content == ReadConsistency::Changed {
+                if content != ReadConsistency::Stable {
                     self.findings.gap(&path, &GapKind::Changed);
                 }
                 return Some((member, content));
             }
+            Ok(AppendResult::TooLarge(member)) if !member.has_stated_length() => GapKind::WrongSize,
             Ok(AppendResult::TooLarge(_)) => GapKind::Changed,
             Err(gap) => gap,
         };

@@ -53,6 +53,12 @@ pub enum GapKind {
     /// It changed each time it was read. The stored content has the declared length, and is mixed.
     #[error("it changed while it was read")]
     Changed,
+    /// It is larger than the file system says, and does not end.
+    #[error("it holds more than its size says, and its end was not found")]
+    NoEnd,
+    /// The file system says another size than it has, and it is too large to be read again with its own.
+    #[error("the file system says a wrong size, and it is too large to be stored with its own")]
+    WrongSize,
     /// The attributes do not fit into a header.
     #[error("its attributes cannot be stored")]
     Encode(#[source] EncodeError),

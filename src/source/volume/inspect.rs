@@ -8,7 +8,9 @@ use rustix::io::{Errno, Result as Io};
 
 use super::VolumeReader;
 use super::gap::{GapKind, LeftOut, SkipReason};
+use super::read::{ReadConsistency, find_end};
 use crate::format::tar::{self, EntryKind, MAX_EXTENTS, TarEntry, Xattr};
+use crate::fs::beneath::Mounts;
 use crate::fs::{FileType, Root, Stat, beneath, holes, xattrs};
 
 /// One entry of a volume with its header, as [`tar::encode`] gave it.
@@ -37,6 +39,23 @@ impl VolumeMember {
     /// Returns the length of header and map.
     pub fn before_content(&self) -> u64 {
         (self.header.len() + self.map.len()) as u64
+    }
+
+    /// Returns the length that the header declares, holes included; 0 for all but files.
+    pub fn length(&self) -> u64 {
+        match &self.kind {
+            EntryKind::File { size } | EntryKind::Sparse { size, .. } => *size,
+            _ => 0,
+        }
+    }
+
+    /// Returns true if the file system states the length that the header declares. Only then does it show
+    /// later changes of the file.
+    pub fn has_stated_length(&self) -> bool {
+        match self.kind {
+            EntryKind::File { .. } | EntryKind::Sparse { .. } => self.length() == self.stat.size,
+            _ => true,
+        }
     }
 
     /// Appends the bytes that a scan cache digests: the exact header, then ino, ctime seconds and ctime
@@ -166,7 +185,9 @@ impl VolumeReader {
     ) -> Result<Option<EntryKind>, GapKind> {
         let plain = EntryKind::File { size: stat.size };
         let EntryLocation::Named(directory, name) = place else { return Ok(Some(plain)) };
-        if !stat.may_have_holes() {
+        // A member that is larger than it seems must be known as large from the beginning.
+        let may_be_longer = stat.size == 0 && !self.inner.timestamp_trust.are_sizes_exact();
+        if !stat.may_have_holes() && !may_be_longer {
             return Ok(Some(plain));
         }
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -174,6 +195,9 @@ impl VolumeReader {
             // The later read meets the same error and reports it.
             return Ok(Some(plain));
         };
+        if may_be_longer {
+            return Ok(Some(EntryKind::File { size: find_end(&fd, 0)? }));
+        }
         let extents = if limits.extents < MAX_EXTENTS {
             holes::find_few_extents(&fd, stat.size, limits.extents).map_err(GapKind::Holes)?
         } else {
@@ -182,6 +206,22 @@ impl VolumeReader {
         let Some(extents) = extents else { return Ok(None) };
         let data: u64 = extents.iter().map(|extent| extent.len).sum();
         Ok(Some(if data == stat.size { plain } else { EntryKind::Sparse { size: stat.size, extents } }))
+    }
+
+    /// Returns the member to read after a read with this result: with the length that was found, if that is
+    /// another one, and then without holes.
+    pub fn for_next_attempt(
+        &self,
+        member: VolumeMember,
+        content: ReadConsistency,
+    ) -> Result<VolumeMember, GapKind> {
+        let ReadConsistency::EndsAt(end) = content else { return Ok(member) };
+        let (parent, name) = tar::order::split(&member.path).ok_or(GapKind::Replaced)?;
+        let parent = self.inner.root.open_directory(parent, true, Mounts::Stop).map_err(GapKind::Open)?;
+        let place = EntryLocation::Named(Arc::new(parent), name.to_vec());
+        // The first inspection has recorded those that are left out.
+        let xattrs = self.read_xattrs(&place, InspectLimits::FULL, &mut Vec::new()).unwrap_or_default();
+        VolumeMember::encode(member.path, EntryKind::File { size: end }, member.stat, xattrs)
     }
 
     /// Returns the extended attributes that are kept, sorted; `None` if they exceed the limit.

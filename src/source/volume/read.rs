@@ -5,6 +5,10 @@
 //! during the read, it is read again. After the last attempt the member keeps its declared length (a file
 //! that shrank ends in zeros, one that grew is cut), and the change is reported as a gap.
 //!
+//! A size may be wrong without any change: /proc says 0 for all files, sysfs 4096, and FUSE what its server
+//! says. So a file is read until it ends. Where that is not at its size, the member is encoded anew with the
+//! length that was found, and read again.
+//!
 //! A file with further names is read only if it is the file that the walk saw. Links to it in the
 //! stream name its path, and would restore any other content that is stored there.
 
@@ -24,6 +28,11 @@ use crate::fs::{FileType, Stat};
 /// The number of reads of a changing file before the change is accepted and reported.
 pub const ATTEMPTS: usize = 3;
 
+/// The most bytes that are read to find the end of a file whose size is wrong. It may have none.
+pub const MAX_UNSIZED: u64 = 16 << 30;
+/// The number of bytes that are read at once to find the end of a file.
+const MEASURED_AT_ONCE: usize = 256 << 10;
+
 /// The consistency of content that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadConsistency {
@@ -32,6 +41,9 @@ pub enum ReadConsistency {
     /// The file changed while it was read. The bytes have the declared length and may mix several
     /// moments. Report the gap [`GapKind::Changed`].
     Changed,
+    /// The file did not change, and ends after this number of bytes. The member has another length: read
+    /// it again with that one ([`VolumeReader::for_next_attempt`]).
+    EndsAt(u64),
 }
 
 /// The result of reading a whole member.
@@ -52,7 +64,8 @@ pub struct MemberReader {
     extents: Vec<Extent>,
     extent: usize,
     within: u64,
-    short: bool,
+    /// The offset at which the file ended, if that was before the last extent's end.
+    short_at: Option<u64>,
 }
 
 impl VolumeReader {
@@ -81,7 +94,7 @@ impl VolumeReader {
                 return Ok(AppendResult::Stored(member, content));
             }
             out.truncate(start);
-            last = member;
+            last = self.for_next_attempt(member, content)?;
         }
         Err(GapKind::Changed)
     }
@@ -166,7 +179,7 @@ impl MemberReader {
             EntryKind::Sparse { extents, .. } => extents.clone(),
             _ => vec![Extent { offset: 0, len: member.content }],
         };
-        Self { member, fd, extents, extent: 0, within: 0, short: false }
+        Self { member, fd, extents, extent: 0, within: 0, short_at: None }
     }
 
     /// Returns the member whose content this is. Write its header and map first.
@@ -190,24 +203,51 @@ impl MemberReader {
             let into = &mut buffer[filled..filled + want];
             let got = read_at(fd, into, extent.offset + self.within)?;
             into[got..].fill(0);
-            self.short |= got < want;
+            if got < want {
+                self.short_at.get_or_insert(extent.offset + self.within + got as u64);
+            }
             filled += want;
             self.within += want as u64;
         }
         Ok(filled)
     }
 
-    /// Compares the file with its attributes when the read began.
+    /// Compares the file with its attributes when the read began, and its end with the declared length.
     pub fn finish(self) -> Result<(VolumeMember, ReadConsistency), GapKind> {
-        let same = match &self.fd {
-            None => true,
-            Some(fd) => {
-                let now: Stat = beneath::stat_fd(fd).map_err(GapKind::Stat)?;
-                now.is_unchanged(&self.member.stat) && !self.short
-            }
+        let Some(fd) = &self.fd else { return Ok((self.member, ReadConsistency::Stable)) };
+        let declared = self.member.length();
+        // Read first: if more appeared meanwhile, the attributes show it.
+        let end = match self.short_at {
+            Some(end) => end,
+            None => find_end(fd, declared)?,
         };
-        Ok((self.member, if same { ReadConsistency::Stable } else { ReadConsistency::Changed }))
+        let now: Stat = beneath::stat_fd(fd).map_err(GapKind::Stat)?;
+        let content = match now.is_unchanged(&self.member.stat) {
+            false => ReadConsistency::Changed,
+            true if end == declared => ReadConsistency::Stable,
+            true => ReadConsistency::EndsAt(end),
+        };
+        Ok((self.member, content))
     }
+}
+
+/// Returns the offset at which a file ends that has at least `from` bytes.
+/// Fails with [`GapKind::NoEnd`] if it does not end within [`MAX_UNSIZED`] bytes after it.
+pub(super) fn find_end(fd: &OwnedFd, from: u64) -> Result<u64, GapKind> {
+    let mut first = [0u8; 1];
+    if read_at(fd, &mut first, from)? == 0 {
+        return Ok(from);
+    }
+    let mut buffer = vec![0u8; MEASURED_AT_ONCE];
+    let mut end = from;
+    while end - from < MAX_UNSIZED {
+        let got = read_at(fd, &mut buffer, end)?;
+        end += got as u64;
+        if got < buffer.len() {
+            return Ok(end);
+        }
+    }
+    Err(GapKind::NoEnd)
 }
 
 fn read_whole(reading: &mut MemberReader, out: &mut Vec<u8>) -> Result<(), GapKind> {

@@ -62,6 +62,12 @@ impl TimestampTrust {
         }
     }
 
+    /// True if the file system gives each file its exact size: it holds their content itself.
+    #[must_use]
+    pub fn are_sizes_exact(self) -> bool {
+        self != Self::Network
+    }
+
     /// True if a file with these times was unchanged for long enough before `read_started`.
     #[must_use]
     pub fn are_settled(self, stat: &Stat, read_started: Timestamp) -> bool {
