@@ -28,27 +28,27 @@ pub struct Properties {
 #[must_use]
 pub fn database_properties(texts: &[String], target: &str) -> Properties {
     let mut properties = Properties::default();
-    for text in texts {
-        // Rights that a role other than the owner granted are granted by that role again.
-        let mut grantor: Option<String> = None;
-        for mut tokens in split_statements(text) {
-            let words: Vec<&str> = tokens.iter().map(Token::word).collect();
-            match words.as_slice() {
-                ["SET", "SESSION", "AUTHORIZATION", _] if tokens[3].name().is_some() => {
-                    grantor = Some(to_sql(&tokens));
-                }
-                ["RESET", "SESSION", "AUTHORIZATION"] => grantor = None,
-                // kbak creates the database itself, without this statement.
-                ["CREATE", "DATABASE", _, rest @ ..] => properties.refused.extend(unsupported_option(rest)),
-                _ => match database_property(&tokens) {
-                    Some((at, description, changes_rights)) => {
-                        tokens[at] = Token::Quoted(target.to_owned());
-                        let sql = format!("{}{}", grantor.as_deref().unwrap_or_default(), to_sql(&tokens));
-                        properties.known.push(Property { description, changes_rights, sql });
-                    }
-                    None => properties.refused.push(first_words(&words)),
-                },
+    // Rights that a role other than the owner granted are granted by that role again.
+    let mut grantor: Option<String> = None;
+    // Together, because the first may change the meaning of backslashes in all others.
+    for mut tokens in split_statements(&texts.join("\n")) {
+        let words: Vec<&str> = tokens.iter().map(Token::word).collect();
+        match words.as_slice() {
+            ["SET", "SESSION", "AUTHORIZATION", _] if tokens[3].name().is_some() => {
+                grantor = Some(to_sql(&tokens));
             }
+            ["RESET", "SESSION", "AUTHORIZATION"] => grantor = None,
+            ["SET", "standard_conforming_strings", ..] => {}
+            // kbak creates the database itself, without this statement.
+            ["CREATE", "DATABASE", _, rest @ ..] => properties.refused.extend(unsupported_option(rest)),
+            _ => match database_property(&tokens) {
+                Some((at, description, changes_rights)) => {
+                    tokens[at] = Token::Quoted(target.to_owned());
+                    let sql = format!("{}{}", grantor.as_deref().unwrap_or_default(), to_sql(&tokens));
+                    properties.known.push(Property { description, changes_rights, sql });
+                }
+                None => properties.refused.push(first_words(&words)),
+            },
         }
     }
     properties
@@ -170,9 +170,9 @@ mod tests {
             [
                 "ALTER DATABASE \"new \"\"one\"\"\" CONNECTION LIMIT = 7;",
                 "ALTER DATABASE \"new \"\"one\"\"\" IS_TEMPLATE = true;",
-                "ALTER DATABASE \"new \"\"one\"\"\" SET search_path TO 'a' , 'b; \\! id';",
+                "ALTER DATABASE \"new \"\"one\"\"\" SET search_path TO 'a' , E'b; \\\\! id';",
                 "ALTER ROLE clerk IN DATABASE \"new \"\"one\"\"\" SET \"work.mem\" TO '64MB';",
-                "COMMENT ON DATABASE \"new \"\"one\"\"\" IS 'it''s \\! id';",
+                "COMMENT ON DATABASE \"new \"\"one\"\"\" IS E'it''s \\\\! id';",
                 "REVOKE CONNECT , TEMPORARY ON DATABASE \"new \"\"one\"\"\" FROM PUBLIC;",
                 "SET SESSION AUTHORIZATION clerk;GRANT CONNECT ON DATABASE \"new \"\"one\"\"\" TO \"odd one\" WITH GRANT OPTION;",
                 "ALTER DATABASE \"new \"\"one\"\"\" SET x TO 'a';",

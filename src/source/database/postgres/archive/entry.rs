@@ -8,8 +8,8 @@ use super::{ArchiveError, ArchiveScanner, State};
 pub struct DatabaseStatements {
     /// The owner, if the archive names one.
     pub owner: Option<String>,
-    /// The statements that set its properties, comment and rights. The archive's author may be
-    /// malicious: never run this SQL unchanged.
+    /// The statements that set its properties, comment and rights, after the one that says how backslashes in
+    /// them are to be read. The archive's author may be malicious: never run this SQL unchanged.
     pub statements: Vec<String>,
 }
 
@@ -22,10 +22,11 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// Returns true if the entry describes the database itself and not an object in it.
+    /// Returns true if the entry describes the database itself and not an object in it, or says how the
+    /// texts of such entries are to be read.
     fn is_of_database(&self) -> bool {
         match self.kind.as_str() {
-            "DATABASE" | "DATABASE PROPERTIES" => true,
+            "DATABASE" | "DATABASE PROPERTIES" | "STDSTRINGS" => true,
             "COMMENT" | "ACL" | "SECURITY LABEL" => self.tag.starts_with("DATABASE "),
             _ => false,
         }
