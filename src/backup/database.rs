@@ -105,7 +105,7 @@ async fn store_dump(
     parameters: &Parameters,
     meter: &Arc<Meter>,
 ) -> Result<(UnnamedStream, DumpProof), DumpFailure> {
-    let mut dump = server.start_dump(planned)?;
+    let mut dump = server.start_dump(planned).await?;
     let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     let chunk = parameters.chunk;
     let cuts = ChunkerParams::new(size(chunk.min), size(chunk.average), size(chunk.max));

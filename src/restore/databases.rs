@@ -13,8 +13,8 @@ use crate::target::database::{
     DatabaseRestore, RestoreRecipe, RestoredDatabase, StreamContents, TargetDatabase, connect,
 };
 
-/// Restores an item into a server. A dump that is damaged or that the server refuses does not stop the
-/// databases after it.
+/// Restores an item into a server: roles, then databases, then the settings of all roles. A dump that is
+/// damaged or that the server refuses does not stop those after it.
 pub(super) async fn restore(
     job: &RestoreJob<'_>,
     item: &Item,
@@ -27,10 +27,11 @@ pub(super) async fn restore(
     let contents = |stream: &Stream| server.contents(&stream.name, &stream.format);
     let mut report = DatabasesReport::default();
     let is_globals = |stream: &&Stream| contents(stream) == Some(StreamContents::Globals);
-    if let Some(globals) = item.streams.iter().find(is_globals) {
+    let globals = item.streams.iter().find(is_globals);
+    if let Some(globals) = globals {
         let mut dump = streams::as_reader(&job.snapshot.read(globals)?, meter.clone());
-        let globals = server.restore_globals(&mut dump).await.map_err(failed(DatabaseStep::Globals))?;
-        report.globals = Some(globals);
+        let result = server.restore_globals(&mut dump).await.map_err(failed(DatabaseStep::Globals));
+        report.globals = Some(unless_run_ends(result)?);
     }
     let infos = item.facts.get("databases").cloned().unwrap_or_default();
     let infos: Vec<DatabaseInfo> = serde_json::from_value(infos).unwrap_or_default();
@@ -42,15 +43,26 @@ pub(super) async fn restore(
             no_owner: target.no_owner,
             database: database.clone(),
         };
-        let result = restore_stream(&*server, &request, job, stream, meter).await;
-        if let Err(error) = &result
-            && !matches!(error.outcome(), Outcome::Partial | Outcome::Damaged)
-        {
-            return result.map(|_| report);
-        }
+        let result = unless_run_ends(restore_stream(&*server, &request, job, stream, meter).await)?;
         report.databases.push(DatabaseResult { database, stream: stream.name.clone(), result });
     }
+    if let (Some(stream), Some(Ok(globals))) = (globals, &mut report.globals) {
+        let mut dump = streams::as_reader(&job.snapshot.read(stream)?, meter.clone());
+        let settings = server.restore_settings(&mut dump).await.map_err(failed(DatabaseStep::Globals));
+        match unless_run_ends(settings)? {
+            Ok(not_applied) => globals.not_applied.extend(not_applied),
+            Err(error) => report.globals = Some(Err(error)),
+        }
+    }
     Ok(report)
+}
+
+/// Returns the error of a result that concerns more than one part of the item.
+fn unless_run_ends<T>(result: Result<T, ItemError>) -> Result<Result<T, ItemError>, ItemError> {
+    match result {
+        Err(error) if !matches!(error.outcome(), Outcome::Partial | Outcome::Damaged) => Err(error),
+        result => Ok(result),
+    }
 }
 
 async fn restore_stream(

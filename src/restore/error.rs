@@ -209,7 +209,8 @@ impl ItemError {
             Self::Database { step, source } => reading_outcome(source).unwrap_or(match step {
                 DatabaseStep::Dump(_) => Outcome::Partial,
                 _ if source.is_unreachable() => Outcome::Unreachable,
-                _ => Outcome::Usage,
+                DatabaseStep::Globals => Outcome::Partial,
+                DatabaseStep::Connect => Outcome::Usage,
             }),
             Self::Cluster { created, source } => match source {
                 RestoreError::Damaged { .. } => Outcome::Damaged,

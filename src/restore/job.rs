@@ -119,7 +119,7 @@ pub enum Restored {
 #[derive(Debug, Default)]
 pub struct DatabasesReport {
     /// The roles and other objects that belong to no database, if the snapshot holds some.
-    pub globals: Option<GlobalsReport>,
+    pub globals: Option<Result<GlobalsReport, ItemError>>,
     /// Each database with the stream that holds it.
     pub databases: Vec<DatabaseResult>,
 }

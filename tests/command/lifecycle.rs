@@ -263,7 +263,8 @@ fn init_creates_the_folder_of_its_files_and_removes_it_on_failure() {
         let owner = ["--recipient", public.trim_end(), "--single-owner"];
         kbak(&[&["init", "--repo", &repo, "--folder", &keys], &owner[..], more].concat())
     };
-    for (number, keys) in ["keys", "deep/er/keys", "trailing/", "dotted/../other", "ünï cödé", "."].iter().enumerate()
+    for (number, keys) in
+        ["keys", "deep/er/keys", "trailing/", "dotted/../other", "ünï cödé", "."].iter().enumerate()
     {
         let (code, _, err) = init(&format!("store{number}"), keys, &[]);
         assert_eq!(code, 0, "{keys}: {err}");

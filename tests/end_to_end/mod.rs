@@ -28,4 +28,7 @@ mod mounts;
 mod notices;
 mod plan_init;
 mod postgres;
+mod postgres_refused;
+mod postgres_roles;
+mod postgres_users;
 mod volume;

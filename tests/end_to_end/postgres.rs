@@ -213,7 +213,7 @@ async fn globals_dump_restores_only_roles() {
          SELECT roleid::regrole, member::regrole, admin_option FROM pg_auth_members WHERE roleid = 'clerks'::regrole";
     let before = server.sql("postgres", roles);
     let postgres = Postgres::connect(&server.config()).await.expect("a server");
-    let (mut text, proof) = read(postgres.dump_globals().expect("a dump")).await;
+    let (mut text, proof) = read(postgres.dump_globals().await.expect("a dump")).await;
     assert_eq!(proof.expect("complete").proof, Proof::LastLine);
     server.sql("postgres", "DROP ROLE \"odd \"\"one\"; DROP ROLE clerks");
     text.extend_from_slice(
@@ -252,7 +252,7 @@ async fn database_owner_grants_limits_settings_and_comments_are_restored() {
     server.sql("shop", "CREATE TABLE public.t (a int)");
     let before = server.sql("postgres", PROPERTIES);
     let postgres = Postgres::connect(&server.config()).await.expect("a server");
-    let (roles, proof) = read(postgres.dump_globals().expect("a dump")).await;
+    let (roles, proof) = read(postgres.dump_globals().await.expect("a dump")).await;
     proof.expect("complete");
     let (archive, proof) = read(postgres.dump("shop").expect("a dump")).await;
     proof.expect("complete");

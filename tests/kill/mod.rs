@@ -3,6 +3,7 @@
 //!
 //! `KBAK_TEST_SIZE=full` kills at several passes of each point (scripts/soak).
 
+mod databases;
 mod points;
 
 use std::collections::BTreeMap;

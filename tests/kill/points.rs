@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use super::databases::{REPLACE_DATABASES, RESTORE_SERVER};
 use super::{Fingerprint, KillFixture, fingerprint, run_until_killed};
 use crate::support::cli_repo::as_strs;
 use crate::support::program::{at_full_size, beneath, good};
@@ -88,7 +89,8 @@ fn every_kill_point_in_the_source_is_in_a_table() {
         let calls = text.split("kill_point(\"").skip(1);
         named.extend(calls.filter_map(|rest| rest.split_once('"').map(|(name, _)| name.to_owned())));
     }
-    let tables = [EPOCH_CREATE, EPOCH_FIRST_COMMIT, BACKUP, RESTORE, REPEATED].concat();
+    let of_servers = [RESTORE_SERVER, REPLACE_DATABASES].concat();
+    let tables = [EPOCH_CREATE, EPOCH_FIRST_COMMIT, BACKUP, RESTORE, REPEATED, &of_servers].concat();
     let tried: BTreeSet<String> =
         tables.iter().map(|point| point.split(':').next().unwrap_or(point).to_owned()).collect();
     assert_eq!(named, tried);

@@ -94,7 +94,8 @@ fn attributes(node: u64, files: &[StatedFile]) -> Vec<u8> {
     let (size, mode) = file.map_or((0, 0o040_755), |file| (file.stated, 0o100_644));
     let blocks = size.div_ceil(512);
     // The three times have no nanoseconds; links, owner, group, device, block size, flags.
-    [u64s(&[node, size, blocks, CHANGED, CHANGED, CHANGED]), u32s(&[0, 0, 0, mode, 1, 0, 0, 0, 4096, 0])].concat()
+    [u64s(&[node, size, blocks, CHANGED, CHANGED, CHANGED]), u32s(&[0, 0, 0, mode, 1, 0, 0, 0, 4096, 0])]
+        .concat()
 }
 
 fn lookup(body: &[u8], files: &[StatedFile]) -> Result<Vec<u8>, i32> {

@@ -11,6 +11,7 @@ pub mod kinds;
 pub mod memory_backup;
 pub mod owners;
 pub mod postgres;
+pub mod postgres_repo;
 pub mod program;
 pub mod proxy;
 pub mod receiver;

@@ -55,14 +55,21 @@ fn database_failure(failure: Failure, step: &DatabaseStep, error: DatabaseError)
     let remedy = match &error {
         _ if !matches!(step, DatabaseStep::Dump(_)) => None,
         DatabaseError::NotEmpty { .. } => {
-            Some("an existing database is replaced only with --replace-databases")
+            Some("an existing database is replaced only with --replace-databases".to_owned())
         }
         _ if failure.exit == Exit::Damaged => {
-            Some("drop the incomplete database; kbak verify --read-all lists the intact snapshots")
+            Some("drop the incomplete database; kbak verify --read-all lists the intact snapshots".to_owned())
+        }
+        DatabaseError::PartlyRestored { database, .. } => Some(format!(
+            "remove the cause, drop the incomplete database {database} and run it again \
+             (--replace-databases drops all databases of these names)"
+        )),
+        DatabaseError::Refused { .. } => {
+            Some("let an administrator do it: an empty database of this name is filled as it is".to_owned())
         }
         _ => None,
     };
-    Failure { remedy: remedy.map(str::to_owned), ..failure.because(error) }
+    Failure { remedy, ..failure.because(error) }
 }
 
 fn cluster_failure(mut failure: Failure, created: Option<u64>, error: RestoreError) -> Failure {

@@ -20,6 +20,8 @@ const TAIL: usize = 512;
 pub struct Dump {
     database: String,
     tool: Tool,
+    /// Bytes that come before those of the tool, and the number of them that were read.
+    head: (Vec<u8>, usize),
     stdout: ChildStdout,
     bytes: u64,
     check: Box<dyn CompletenessCheck>,
@@ -117,7 +119,14 @@ impl Dump {
         };
         let idle_until = Box::pin(tokio::time::sleep(tool.idle_timeout()));
         let (database, check) = (database.to_owned(), Box::new(check));
-        Ok(Self { database, tool, stdout, bytes: 0, check, idle_until, is_at_end: false })
+        let head = (Vec::new(), 0);
+        Ok(Self { database, tool, head, stdout, bytes: 0, check, idle_until, is_at_end: false })
+    }
+
+    /// Puts a text before the bytes of the tool.
+    #[must_use]
+    pub(super) fn with_head(self, text: String) -> Self {
+        Self { head: (text.into_bytes(), 0), ..self }
     }
 
     /// Checks that the dump is complete. Call it after reading returned 0 bytes.
@@ -147,6 +156,14 @@ impl AsyncRead for Dump {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
         let this = self.get_mut();
+        let (head, read) = &mut this.head;
+        if *read < head.len() {
+            let count = buf.remaining().min(head.len() - *read);
+            buf.put_slice(&head[*read..*read + count]);
+            *read += count;
+            this.bytes += count as u64;
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         match Pin::new(&mut this.stdout).poll_read(cx, buf) {
             Poll::Pending => {

@@ -71,6 +71,27 @@ pub enum DatabaseError {
         /// The number of objects in it, such as tables.
         objects: u64,
     },
+    /// The server refuses to change a database.
+    #[error("database {name}: the server refuses to {operation}: {reason}")]
+    Refused {
+        /// The item's name.
+        name: String,
+        /// The refused operation, with the database.
+        operation: String,
+        /// The reason, in words.
+        reason: String,
+    },
+    /// A restore failed in the middle.
+    #[error("database {name}: {database} exists now and holds only a part of the backup")]
+    PartlyRestored {
+        /// The item's name.
+        name: String,
+        /// The database.
+        database: String,
+        /// The cause.
+        #[source]
+        source: Box<DatabaseError>,
+    },
     /// A tool could not be started, or its pipe broke.
     #[error("database {name}: cannot {operation}")]
     Io {
@@ -91,7 +112,9 @@ impl DatabaseError {
         match self {
             Self::ToolFailed { is_unreachable, .. } => *is_unreachable,
             Self::TimedOut { .. } | Self::Io { .. } => true,
+            Self::PartlyRestored { source, .. } => source.is_unreachable(),
             Self::Config { .. }
+            | Self::Refused { .. }
             | Self::MissingTool { .. }
             | Self::IncompleteDump { .. }
             | Self::NotEmpty { .. } => false,

@@ -33,7 +33,7 @@ pub trait Recipe: std::fmt::Debug + Send + Sync {
     fn plan_dumps(&self, databases: &[DatabaseInfo]) -> Vec<PlannedDump>;
 
     /// Starts a dump. Later failures come from reading it and from [`Dump::finish`].
-    fn start_dump(&self, planned: &PlannedDump) -> Result<Dump, DatabaseError>;
+    async fn start_dump(&self, planned: &PlannedDump) -> Result<Dump, DatabaseError>;
 }
 
 /// A database of a server. Stored in the snapshot.

@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
 use super::{DatabaseConfig, DatabaseError, Password};
+use crate::report::text::opaque_debug;
 
 /// The path of the password file, in the tool.
 pub(super) const PASSWORD_PATH: &str = "/proc/self/fd/9";
@@ -26,6 +27,8 @@ const PASSWORD_FD: i32 = 9;
 const STDERR_TAIL: usize = 16 << 10;
 /// The number of error lines that a message shows.
 const SHOWN_LINES: usize = 6;
+/// The number of bytes that an observer gets of a line of standard error.
+const OBSERVED_LINE: usize = 8 << 10;
 
 /// The client tools of one installation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,13 +56,22 @@ pub struct ToolCommand {
     pub has_input: bool,
     /// The reading of the tool's messages.
     pub messages: &'static ToolMessages,
+    /// Receives each line of standard error that may be shown, with the password masked.
+    pub observer: Option<LineObserver>,
 }
+
+/// A function that receives lines.
+pub struct LineObserver(pub Box<dyn FnMut(&str) + Send>);
+
+opaque_debug!(LineObserver: "LineObserver(…)");
 
 /// The rules by which an engine's tools write messages.
 #[derive(Debug)]
 pub struct ToolMessages {
     /// Returns a line of standard error as it may be shown: none if it may quote rows or statements.
     pub shown: fn(&str) -> Option<String>,
+    /// Returns true for a line that only tells of progress. An observer gets it, an error does not.
+    pub is_progress: fn(&str) -> bool,
     /// Parts of messages, in lower case, that say that the server was unreachable or went away.
     pub unreachable: &'static [&'static str],
 }
@@ -99,7 +111,8 @@ impl Tool {
         tools: &ClientTools,
         command: ToolCommand,
     ) -> Result<Self, DatabaseError> {
-        let ToolCommand { program, arguments, environment, password, has_input, messages } = command;
+        let ToolCommand { program, arguments, environment, password, has_input, messages, observer } =
+            command;
         let mut command = Command::new(tools.folder.join(program));
         command.args(arguments).env_clear().env("LC_ALL", "C").env("PATH", "/usr/bin:/bin");
         // Ignores configuration files of the user who runs kbak.
@@ -115,14 +128,16 @@ impl Tool {
         }
         let mut child =
             command.spawn().map_err(|source| config.io_error(format!("start {program}"), source))?;
+        let password = password.map(|(password, _)| password);
+        let lines = observer.map(|observer| LineReader::new(observer, password.clone(), messages));
         Ok(Self {
             name: config.name.clone(),
             program,
             version: tools.version.clone(),
             group: child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)),
-            stderr_tail: tokio::spawn(read_stderr_tail(child.stderr.take())),
+            stderr_tail: tokio::spawn(read_stderr_tail(child.stderr.take(), lines)),
             child,
-            password: password.map(|(password, _)| password),
+            password,
             messages,
             idle_timeout: config.idle_timeout,
         })
@@ -224,26 +239,68 @@ impl Drop for Tool {
     }
 }
 
+/// Cuts standard error into lines for an observer.
+#[derive(Debug)]
+struct LineReader {
+    observer: LineObserver,
+    password: Option<Password>,
+    messages: &'static ToolMessages,
+    line: Vec<u8>,
+}
+
+impl LineReader {
+    fn new(observer: LineObserver, password: Option<Password>, messages: &'static ToolMessages) -> Self {
+        Self { observer, password, messages, line: Vec::new() }
+    }
+
+    fn feed(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            match byte {
+                b'\n' => self.end_line(),
+                byte if self.line.len() < OBSERVED_LINE => self.line.push(*byte),
+                _ => {}
+            }
+        }
+    }
+
+    fn end_line(&mut self) {
+        let line = masked(&std::mem::take(&mut self.line), self.password.as_ref());
+        if let Some(line) = (self.messages.shown)(line.trim()) {
+            (self.observer.0)(&line);
+        }
+    }
+}
+
 /// Reads to the end, so that the tool never blocks; keeps at least the last [`STDERR_TAIL`] bytes.
-async fn read_stderr_tail(stderr: Option<ChildStderr>) -> Vec<u8> {
+async fn read_stderr_tail(stderr: Option<ChildStderr>, mut lines: Option<LineReader>) -> Vec<u8> {
     let Some(mut stderr) = stderr else { return Vec::new() };
     let (mut kept, mut piece) = (Vec::new(), vec![0; 4096]);
     while let Ok(count @ 1..) = stderr.read(&mut piece).await {
         kept.extend_from_slice(&piece[..count]);
+        if let Some(lines) = &mut lines {
+            lines.feed(&piece[..count]);
+        }
         if kept.len() > 2 * STDERR_TAIL {
             kept.drain(..kept.len() - STDERR_TAIL);
         }
     }
+    if let Some(lines) = &mut lines {
+        lines.end_line();
+    }
     kept
+}
+
+/// Returns a tool's text with the password masked.
+fn masked(text: &[u8], password: Option<&Password>) -> String {
+    let text = String::from_utf8_lossy(text).into_owned();
+    password.map_or_else(|| text.clone(), |password| text.replace(password.reveal(), "…"))
 }
 
 /// Returns the last lines of a tool's standard error, with the password masked.
 pub(super) fn shown(stderr: &[u8], password: Option<&Password>, messages: &ToolMessages) -> String {
-    let mut text = String::from_utf8_lossy(stderr).into_owned();
-    if let Some(password) = password {
-        text = text.replace(password.reveal(), "…");
-    }
-    let lines: Vec<String> = text.lines().filter_map(|line| (messages.shown)(line.trim())).collect();
+    let text = masked(stderr, password);
+    let lines = text.lines().filter_map(|line| (messages.shown)(line.trim()));
+    let lines: Vec<String> = lines.filter(|line| !(messages.is_progress)(line)).collect();
     let joined = lines[lines.len().saturating_sub(SHOWN_LINES)..].join("; ");
     joined.chars().filter(|c| !c.is_control()).take(2048).collect()
 }

@@ -20,14 +20,20 @@ pub trait RestoreRecipe: std::fmt::Debug + Send + Sync {
     /// Returns the contents of a stream of the snapshot; none if the recipe does not restore it.
     fn contents(&self, stream: &str, format: &str) -> Option<StreamContents>;
 
-    /// Creates the objects of a globals dump that do not exist. Existing ones stay unchanged. Fails with
-    /// [`DatabaseError`] if the dump cannot be read or the server refuses.
+    /// Creates the objects of a globals dump that do not exist, all of them or none. Existing ones stay
+    /// unchanged, and their differences are reported, as is each object that the server refuses. Fails with
+    /// [`DatabaseError`] if the dump cannot be read or the server does not answer.
     async fn restore_globals(&self, dump: &mut DumpReader<'_>) -> Result<GlobalsReport, DatabaseError>;
 
-    /// Restores the dump of one database. Fails with [`DatabaseError::NotEmpty`] before any change, if the
-    /// target holds something and may not be replaced; [`DatabaseError::ToolFailed`] with the tool's message
-    /// at its first error; [`DatabaseError::IncompleteDump`] if the dump ends early, even if the tool accepts
-    /// it.
+    /// Sets the settings of a globals dump that apply to every session, also to those of a restore: call it
+    /// after the databases. Returns those that were not set. Fails as [`Self::restore_globals`] does.
+    async fn restore_settings(&self, dump: &mut DumpReader<'_>) -> Result<Vec<NotApplied>, DatabaseError>;
+
+    /// Restores the dump of one database. Parts that the server refuses are reported, and the rest is
+    /// restored. Fails before any change with [`DatabaseError::NotEmpty`] if the target holds something and
+    /// may not be replaced, and with [`DatabaseError::Refused`] if the server does not create or drop it.
+    /// Later failures are a [`DatabaseError::PartlyRestored`], also for a dump that ends early and that the
+    /// tool accepts.
     async fn restore_database(
         &self,
         request: &DatabaseRestore,
@@ -86,6 +92,10 @@ pub struct DatabaseRestore {
 pub struct RestoredDatabase {
     /// True if kbak also found the dump complete; false if only the tool accepted it.
     pub is_verified_complete: bool,
+    /// Entries of the dump that the server refused, such as a table's data, the first of them.
+    pub refused: Vec<NotApplied>,
+    /// The number of further refusals.
+    pub more_refused: u64,
     /// Properties of the database itself in the dump that were not applied.
     pub not_applied: Vec<NotApplied>,
 }
@@ -99,7 +109,8 @@ pub struct GlobalsReport {
     pub existed: Vec<String>,
     /// Number of statements of other shapes that were skipped, by their first words.
     pub refused: BTreeMap<String, u64>,
-    /// Properties that created accounts lack.
+    /// Accounts that could not be created, properties that created ones lack, and differences of existing
+    /// ones.
     pub not_applied: Vec<NotApplied>,
 }
 

@@ -19,7 +19,7 @@ use crate::restore::error::ItemError;
 use crate::restore::folder::Paths;
 use crate::restore::job::{DatabasesReport, RestoreObserver, Restored};
 use crate::runtime::lock;
-use crate::target::database::{GlobalsReport, NotApplied};
+use crate::target::database::{GlobalsReport, NotApplied, RestoredDatabase};
 use crate::target::kubernetes::{ObjectRef, Outcome, Plan, RestoreReport, Warning};
 use crate::target::volume::VolumeReport;
 
@@ -204,30 +204,50 @@ fn folder(item: &Item, paths: Option<&Paths>, to: &Path, report: &VolumeReport, 
 }
 
 fn databases(item: &Item, report: DatabasesReport) -> Summary {
-    let roles = report.globals.as_ref().map(describe_roles).unwrap_or_default();
-    let mut gaps: Vec<GapReport> = report.globals.map(globals_gaps).unwrap_or_default();
     let (mut restored, mut damaged, mut remedy) = (0, false, None);
+    let mut gaps: Vec<GapReport> = Vec::new();
+    let mut failed = |object: String, error: ItemError| {
+        let failure = Failure::from(error);
+        damaged |= failure.exit == Exit::Damaged;
+        let failed = gap("not-restored", object, causes(&failure));
+        remedy = remedy.take().or(failure.remedy);
+        failed
+    };
+    let mut roles = String::new();
+    match report.globals {
+        Some(Ok(globals)) => {
+            roles = describe_roles(&globals);
+            gaps.extend(globals_gaps(globals));
+        }
+        Some(Err(error)) => gaps.push(failed("the roles".into(), error)),
+        None => {}
+    }
     for database in report.databases {
         match database.result {
             Ok(result) => {
                 restored += 1;
-                let reason = |one: NotApplied| format!("{}: {}", one.property, one.reason);
-                let not_applied = result.not_applied.into_iter();
-                gaps.extend(
-                    not_applied.map(|one| gap("not-applied", database.database.clone(), reason(one))),
-                );
+                gaps.extend(database_gaps(&database.database, result));
             }
-            Err(error) => {
-                let failure = Failure::from(error);
-                damaged |= failure.exit == Exit::Damaged;
-                gaps.push(gap("not-restored", database.stream, causes(&failure)));
-                remedy = remedy.or(failure.remedy);
-            }
+            Err(error) => gaps.push(failed(database.stream, error)),
         }
     }
     let text = format!("{} restored{roles}", plural(restored, "database", "databases"));
     let summary = Summary::new(item, None, text, gaps);
     Summary { damaged, remedy: remedy.or(summary.remedy.clone()), ..summary }
+}
+
+/// Returns the gaps of a restored database.
+fn database_gaps(database: &str, restored: RestoredDatabase) -> Vec<GapReport> {
+    let named = |code: &'static str| {
+        move |one: NotApplied| gap(code, database.to_owned(), format!("{}: {}", one.property, one.reason))
+    };
+    let mut gaps: Vec<GapReport> = restored.refused.into_iter().map(named("not-restored")).collect();
+    if restored.more_refused > 0 {
+        let more = plural(restored.more_refused, "further error", "further errors");
+        gaps.push(gap("not-restored", database.to_owned(), more));
+    }
+    gaps.extend(restored.not_applied.into_iter().map(named("not-applied")));
+    gaps
 }
 
 /// Describes the result for roles as the end of a line. Existing roles keep their passwords and settings,
@@ -243,7 +263,7 @@ fn describe_roles(report: &GlobalsReport) -> String {
     text
 }
 
-/// Returns the gaps of roles. An existing role that is kept has no gap.
+/// Returns the gaps of roles. An existing role that is kept and is the same has no gap.
 fn globals_gaps(report: GlobalsReport) -> Vec<GapReport> {
     let refused: BTreeMap<String, u64> = report.refused;
     let refused = refused.into_iter().map(|(words, times)| {

@@ -7,7 +7,9 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use crate::plan::TlsMode;
-use crate::source::database::tool::{ClientTools, PASSWORD_PATH, Tool, ToolCommand, ToolMessages};
+use crate::source::database::tool::{
+    ClientTools, LineObserver, PASSWORD_PATH, Tool, ToolCommand, ToolMessages,
+};
 use crate::source::database::{DatabaseConfig, DatabaseError, Password};
 
 /// Folders in which distributions keep client tools, one per major version.
@@ -21,6 +23,7 @@ const ERROR_LINES: &[&str] = &["pg_", "psql:", "ERROR:", "FATAL:", "PANIC:", "cr
 /// Messages of libpq for a server that is unreachable or went away (fe-connect.c, strerror(3)).
 const MESSAGES: ToolMessages = ToolMessages {
     shown: shown_line,
+    is_progress,
     unreachable: &[
         "connection refused",
         "connection reset",
@@ -30,6 +33,7 @@ const MESSAGES: ToolMessages = ToolMessages {
         "no such file or directory",
         "could not translate host name",
         "closed the connection unexpectedly",
+        "no connection to the server",
     ],
 };
 
@@ -42,6 +46,12 @@ fn shown_line(line: &str) -> Option<String> {
     Some(line.split_once(": \"").map_or_else(|| line.to_owned(), |(head, _)| format!("{head}: …")))
 }
 
+/// Returns true for the lines that `pg_restore --verbose` adds.
+fn is_progress(line: &str) -> bool {
+    let marks = ["error: ", "fatal: ", "warning: ", "hint: "];
+    line.strip_prefix("pg_restore: ").is_some_and(|text| !marks.iter().any(|mark| text.starts_with(mark)))
+}
+
 /// Starts a tool with the connection settings in its environment, and `has_input` to write to it.
 pub(crate) fn start<I: AsRef<OsStr>>(
     config: &DatabaseConfig,
@@ -50,15 +60,32 @@ pub(crate) fn start<I: AsRef<OsStr>>(
     arguments: impl IntoIterator<Item = I>,
     has_input: bool,
 ) -> Result<Tool, DatabaseError> {
+    start_observed(config, tools, program, arguments, has_input, None)
+}
+
+/// Starts a tool as [`start`] does; `observer` receives its messages.
+pub(crate) fn start_observed<I: AsRef<OsStr>>(
+    config: &DatabaseConfig,
+    tools: &ClientTools,
+    program: &'static str,
+    arguments: impl IntoIterator<Item = I>,
+    has_input: bool,
+    observer: Option<LineObserver>,
+) -> Result<Tool, DatabaseError> {
     let password = config.read_password()?;
     let mut environment = environment(config, tools.major)?;
     if password.is_some() {
         environment.push(("PGPASSFILE", PASSWORD_PATH.into()));
     }
+    if program == "pg_dumpall" {
+        // Otherwise the server's own settings would decide how the times of roles are written.
+        environment.extend([("PGTZ", "UTC".into()), ("PGDATESTYLE", "ISO, YMD".into())]);
+    }
     let password = password.map(|password| (password.clone(), password_file(&password)));
     let arguments = arguments.into_iter().map(|argument| argument.as_ref().to_owned()).collect();
     let messages = &MESSAGES;
-    Tool::start(config, tools, ToolCommand { program, arguments, environment, password, has_input, messages })
+    let command = ToolCommand { program, arguments, environment, password, has_input, messages, observer };
+    Tool::start(config, tools, command)
 }
 
 /// Returns a text in the format of `.pgpass` that matches every host.

@@ -2,14 +2,15 @@
 //!
 //! One archive per database (`pg_dump -Fc -Z0`: a consistent snapshot of that database, not
 //! compressed, so that unchanged tables deduplicate) and one text of roles and tablespaces
-//! (`pg_dumpall --globals-only`). Each database is consistent in itself, but not with the others:
-//! PostgreSQL has no snapshot across databases.
+//! (`pg_dumpall --globals-only`, after the settings of all roles, which it leaves out). Each database is
+//! consistent in itself, but not with the others: PostgreSQL has no snapshot across databases.
 
 pub mod archive;
 pub(crate) mod client;
 pub(crate) mod globals;
 pub(crate) mod properties;
 mod recipe;
+mod settings;
 pub(crate) mod tokens;
 mod url;
 
@@ -74,7 +75,14 @@ impl Postgres {
             text: String,
             passwords: bool,
         }
-        let answer: Answer = query(config, newest, &config.maintenance_database, question).await?;
+        let mut config = config.clone();
+        let mut answer = query::<Answer>(&config, newest, &config.maintenance_database, question).await;
+        if answer.as_ref().is_err_and(|error| is_missing(error, &config.maintenance_database)) {
+            // Every server has this one; the other may have been dropped, also by a restore that was killed.
+            config.maintenance_database = "template1".to_owned();
+            answer = query(&config, newest, &config.maintenance_database, question).await;
+        }
+        let answer = answer?;
         let server_major = answer.number.parse::<u32>().unwrap_or_default() / 10_000;
         if server_major < MIN_SERVER_VERSION {
             return Err(config.invalid(format!(
@@ -83,15 +91,20 @@ impl Postgres {
             )));
         }
         let Some(tools) = installed.iter().find(|tools| tools.major >= server_major).cloned() else {
-            return Err(missing_tool(config, server_major, &installed));
+            return Err(missing_tool(&config, server_major, &installed));
         };
         Ok(Self {
-            config: config.clone(),
+            config,
             tools,
             server_major,
             server_version: answer.text,
             can_read_passwords: answer.passwords,
         })
+    }
+
+    /// Returns true if this user sees the passwords of roles.
+    pub(crate) fn can_read_passwords(&self) -> bool {
+        self.can_read_passwords
     }
 
     /// Runs a query in `database`; the answer is one JSON value.
@@ -118,9 +131,14 @@ impl Postgres {
         Dump::new(database, tool, ArchiveScanner::default())
     }
 
-    /// Starts the dump of roles, memberships and tablespaces; without the roles' passwords where managed
-    /// servers show them to no user. Fails as [`Self::dump`] does.
-    pub fn dump_globals(&self) -> Result<Dump, DatabaseError> {
+    /// Starts the dump of roles, memberships, settings and tablespaces; without the roles' passwords where
+    /// managed servers show them to no user. Fails as [`Self::dump`] does, and if the settings of all roles
+    /// cannot be read.
+    pub async fn dump_globals(&self) -> Result<Dump, DatabaseError> {
+        let question = "SELECT coalesce(json_agg(setting ORDER BY setting COLLATE \"C\"), '[]') FROM \
+             (SELECT unnest(setconfig) AS setting FROM pg_catalog.pg_db_role_setting \
+             WHERE setdatabase = 0 AND setrole = 0) settings";
+        let settings: Vec<String> = self.query(&self.config.maintenance_database, question).await?;
         let dbname = connection(&self.config.maintenance_database);
         let mut arguments =
             vec!["--globals-only", "--no-password", "--lock-wait-timeout=60s", "--dbname", &dbname];
@@ -128,8 +146,15 @@ impl Postgres {
             arguments.push("--no-role-passwords");
         }
         let tool = start(&self.config, &self.tools, "pg_dumpall", arguments, false)?;
-        Dump::new("globals", tool, LastLineCheck::new(GLOBALS_END))
+        let dump = Dump::new("globals", tool, LastLineCheck::new(GLOBALS_END))?;
+        Ok(dump.with_head(settings::settings_of_all_roles(&settings)))
     }
+}
+
+/// Returns true for the error of a connection to a database that does not exist.
+fn is_missing(error: &DatabaseError, database: &str) -> bool {
+    let message = format!("database \"{database}\" does not exist");
+    matches!(error, DatabaseError::ToolFailed { stderr_tail, .. } if stderr_tail.contains(&message))
 }
 
 async fn query<T: DeserializeOwned>(

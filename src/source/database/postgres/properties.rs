@@ -4,6 +4,9 @@
 
 use super::tokens::{Token, is_literal_list, split_statements, to_sql};
 
+/// The statement that ends `SET SESSION AUTHORIZATION`.
+const RESET_GRANTOR: &str = "RESET SESSION AUTHORIZATION;";
+
 /// A statement of a known shape.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Property {
@@ -11,8 +14,8 @@ pub struct Property {
     pub description: String,
     /// True if it grants or revokes rights.
     pub changes_rights: bool,
-    /// The SQL text, with a semicolon. It may hold secrets: never show it.
-    pub sql: String,
+    /// The SQL statements that set it together, in order. They may hold secrets: never show them.
+    pub steps: Vec<String>,
 }
 
 /// The properties found in a dump's texts.
@@ -44,8 +47,12 @@ pub fn database_properties(texts: &[String], target: &str) -> Properties {
             _ => match database_property(&tokens) {
                 Some((at, description, changes_rights)) => {
                     tokens[at] = Token::Quoted(target.to_owned());
-                    let sql = format!("{}{}", grantor.as_deref().unwrap_or_default(), to_sql(&tokens));
-                    properties.known.push(Property { description, changes_rights, sql });
+                    let statement = to_sql(&tokens);
+                    let steps = match &grantor {
+                        Some(set) => vec![set.clone(), statement, RESET_GRANTOR.to_owned()],
+                        None => vec![statement],
+                    };
+                    properties.known.push(Property { description, changes_rights, steps });
                 }
                 None => properties.refused.push(first_words(&words)),
             },
@@ -118,7 +125,15 @@ pub(super) fn role_property(tokens: &[Token]) -> Option<(String, Property)> {
         _ => return None,
     };
     let description = format!("{property} of the role {role}");
-    Some((role, Property { description, changes_rights, sql: to_sql(tokens) }))
+    Some((role, Property { description, changes_rights, steps: vec![to_sql(tokens)] }))
+}
+
+/// Recognizes a setting for all roles (`ALTER ROLE ALL SET …`). A role named `ALL` is always quoted.
+pub(super) fn setting_of_all_roles(tokens: &[Token]) -> Option<Property> {
+    let words: Vec<&str> = tokens.iter().map(Token::word).collect();
+    let ["ALTER", "ROLE", "ALL", "SET", ..] = words.as_slice() else { return None };
+    let description = format!("{} of all roles", describe_setting(&tokens[4..])?);
+    Some(Property { description, changes_rights: false, steps: vec![to_sql(tokens)] })
 }
 
 /// Describes the rest of `SET` if it is a name, `TO` or `=`, and strings.
@@ -164,7 +179,7 @@ mod tests {
             GRANT CONNECT ON DATABASE shop TO a, b;\nALTER DATABASE shop OWNER TO evil;\nDROP DATABASE shop;\n\
             ALTER DATABASE shop SET x TO \\! id;\nGRANT a TO b;\nALTER DATABASE shop SET x TO 'a' ; unended";
         let properties = database_properties(&[text.to_owned()], "new \"one\"");
-        let sql: Vec<&str> = properties.known.iter().map(|property| property.sql.as_str()).collect();
+        let sql: Vec<String> = properties.known.iter().map(|property| property.steps.concat()).collect();
         assert_eq!(
             sql,
             [
@@ -174,7 +189,7 @@ mod tests {
                 "ALTER ROLE clerk IN DATABASE \"new \"\"one\"\"\" SET \"work.mem\" TO '64MB';",
                 "COMMENT ON DATABASE \"new \"\"one\"\"\" IS E'it''s \\\\! id';",
                 "REVOKE CONNECT , TEMPORARY ON DATABASE \"new \"\"one\"\"\" FROM PUBLIC;",
-                "SET SESSION AUTHORIZATION clerk;GRANT CONNECT ON DATABASE \"new \"\"one\"\"\" TO \"odd one\" WITH GRANT OPTION;",
+                "SET SESSION AUTHORIZATION clerk;GRANT CONNECT ON DATABASE \"new \"\"one\"\"\" TO \"odd one\" WITH GRANT OPTION;RESET SESSION AUTHORIZATION;",
                 "ALTER DATABASE \"new \"\"one\"\"\" SET x TO 'a';",
             ]
         );

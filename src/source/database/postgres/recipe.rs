@@ -37,7 +37,7 @@ impl Recipe for Postgres {
         if self.can_read_passwords { Vec::new() } else { vec![passwords] }
     }
 
-    /// Selects `template0` only by its exact name, and `template1` also if it holds user objects.
+    /// Selects `template0` only by its exact name, and `template1` also if it holds user objects or has settings.
     async fn select(&self, patterns: &[Glob]) -> Result<SelectedDatabases, DatabaseError> {
         let names: Vec<String> = patterns.iter().filter_map(Glob::name).collect();
         let matches = |name: &str| patterns.is_empty() || patterns.iter().any(|glob| glob.matches(name));
@@ -105,10 +105,10 @@ impl Recipe for Postgres {
         std::iter::once(globals).chain(archives).collect()
     }
 
-    fn start_dump(&self, planned: &PlannedDump) -> Result<Dump, DatabaseError> {
+    async fn start_dump(&self, planned: &PlannedDump) -> Result<Dump, DatabaseError> {
         match planned.databases.first() {
             Some(database) => self.dump(database),
-            None => self.dump_globals(),
+            None => self.dump_globals().await,
         }
     }
 }
@@ -131,11 +131,13 @@ impl Postgres {
         self.query(&self.config.maintenance_database, question).await
     }
 
-    /// Returns true if the database holds objects created after the server was initialized. Their
-    /// ids begin at 16384 (`FirstNormalObjectId`).
+    /// Returns true if the database has settings, or holds objects created after the server was initialized.
+    /// Their ids begin at 16384 (`FirstNormalObjectId`).
     async fn has_user_objects(&self, database: &str) -> Result<bool, DatabaseError> {
-        let checks = ["class", "proc", "type", "namespace", "extension", "largeobject_metadata"]
+        let objects = ["class", "proc", "type", "namespace", "extension", "largeobject_metadata"]
             .map(|what| format!("EXISTS (SELECT FROM pg_catalog.pg_{what} WHERE oid >= 16384)"));
-        self.query(database, &format!("SELECT to_json({})", checks.join(" OR "))).await
+        let settings = "EXISTS (SELECT FROM pg_catalog.pg_db_role_setting JOIN pg_catalog.pg_database d \
+             ON setdatabase = d.oid WHERE datname = current_database())";
+        self.query(database, &format!("SELECT to_json({} OR {settings})", objects.join(" OR "))).await
     }
 }

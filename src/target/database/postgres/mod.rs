@@ -5,28 +5,43 @@
 //! the format; kbak adds the proof that the bytes are those that the writer signed. Roles are plain
 //! SQL and are never piped to `psql` unchanged: see `split_globals`.
 
+mod archive;
+mod properties;
+mod roles;
+mod script;
+
 use async_trait::async_trait;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{
     DatabaseRestore, DumpReader, GlobalsReport, NotApplied, RestoreRecipe, RestoredDatabase, StreamContents,
     TargetDatabase,
 };
-use crate::source::database::postgres::archive::{ArchiveError, ArchiveScanner, DatabaseStatements};
-use crate::source::database::postgres::client::{connection, start};
-use crate::source::database::postgres::globals::{GlobalStatement, split_globals};
-use crate::source::database::postgres::properties::{Property, database_properties};
+use crate::runtime::kill_point;
 use crate::source::database::postgres::tokens::{quote_identifier, quote_literal};
-use crate::source::database::postgres::{
-    ARCHIVE_ENDING, ARCHIVE_FORMAT, GLOBALS_STREAM, PSQL_OPTIONS, Postgres,
-};
-use crate::source::database::tool::Tool;
+use crate::source::database::postgres::{ARCHIVE_ENDING, ARCHIVE_FORMAT, GLOBALS_STREAM, Postgres};
 use crate::source::database::{DatabaseError, DatabaseInfo};
 
-/// The longest text of roles that is read, in bytes: some 50,000 roles.
-const MAX_GLOBALS: u64 = 16 << 20;
-/// The number of bytes that are written to `pg_restore` at once.
-const WRITE_SIZE: usize = 256 << 10;
+/// The oldest client tools that can restore: `psql` gives each statement's state from 11 on, and `pg_restore`
+/// names the entry of each error in one form from 12 on.
+const MIN_TOOLS: u32 = 12;
+/// The catalogs whose rows with ids from 16384 on (`FirstNormalObjectId`) a dump may hold. Objects of
+/// extensions do not count, because a dump holds the extension instead.
+const CATALOGS: &[&str] = &[
+    "cast",
+    "class",
+    "collation",
+    "conversion",
+    "event_trigger",
+    "foreign_data_wrapper",
+    "foreign_server",
+    "namespace",
+    "operator",
+    "proc",
+    "publication",
+    "ts_config",
+    "ts_dict",
+    "type",
+];
 
 #[async_trait]
 impl RestoreRecipe for Postgres {
@@ -38,39 +53,14 @@ impl RestoreRecipe for Postgres {
         (format == ARCHIVE_FORMAT).then(|| StreamContents::Database(name.to_owned()))
     }
 
-    /// Creates the roles that do not exist, and grants the memberships. New roles also get their
-    /// settings, comments and rights; existing ones keep theirs.
     async fn restore_globals(&self, dump: &mut DumpReader<'_>) -> Result<GlobalsReport, DatabaseError> {
-        let failed = |source| self.config.io_error("read the roles of the backup", source);
-        let mut text = String::new();
-        dump.take(MAX_GLOBALS + 1).read_to_string(&mut text).await.map_err(failed)?;
-        if text.len() as u64 > MAX_GLOBALS {
-            return Err(failed(std::io::Error::other(format!("they are longer than {MAX_GLOBALS} bytes"))));
-        }
-        let globals = split_globals(&text);
-        let maintenance = &self.config.maintenance_database;
-        let roles = "SELECT coalesce(json_agg(rolname), '[]') FROM pg_catalog.pg_roles";
-        let known: Vec<String> = self.query(maintenance, roles).await?;
-        let mut report = GlobalsReport { refused: globals.refused, ..GlobalsReport::default() };
-        let mut script = String::new();
-        for GlobalStatement { role, creates_role, sql } in &globals.statements {
-            let exists = known.contains(role);
-            if *creates_role {
-                let roles = if exists { &mut report.existed } else { &mut report.created };
-                roles.push(role.clone());
-            }
-            if !exists || sql.starts_with("GRANT") {
-                script.push_str(sql);
-                script.push('\n');
-            }
-        }
-        if !script.is_empty() {
-            run_script(self, maintenance, &script).await?;
-        }
-        let new = globals.properties.iter().filter(|(role, _)| !known.contains(role));
-        let new: Vec<&Property> = new.map(|(_, property)| property).collect();
-        report.not_applied = apply(self, &new).await?;
-        Ok(report)
+        check_tools(self)?;
+        roles::restore_roles(self, dump).await
+    }
+
+    async fn restore_settings(&self, dump: &mut DumpReader<'_>) -> Result<Vec<NotApplied>, DatabaseError> {
+        check_tools(self)?;
+        roles::restore_settings(self, dump).await
     }
 
     async fn restore_database(
@@ -78,104 +68,49 @@ impl RestoreRecipe for Postgres {
         request: &DatabaseRestore,
         dump: &mut DumpReader<'_>,
     ) -> Result<RestoredDatabase, DatabaseError> {
+        check_tools(self)?;
         prepare(self, request).await?;
-        let dbname = connection(&request.database);
-        let mut arguments = vec!["--exit-on-error", "--no-password", "--dbname", &dbname];
-        if request.no_owner {
-            arguments.extend(["--no-owner", "--no-privileges"]);
-        }
-        let mut tool = start(&self.config, &self.tools, "pg_restore", arguments, true)?;
-        let mut scanner = ArchiveScanner::default();
-        let written = write_archive(self, &request.database, &mut tool, dump, &mut scanner).await?;
-        tool.wait_success().await?;
-        written.map_err(|source| {
-            self.config.io_error(format!("write the archive of {} to pg_restore", request.database), source)
-        })?;
-        let statements = scanner.take_database_statements();
-        let is_verified_complete = match scanner.finish() {
-            Ok(_) => true,
-            Err(ArchiveError::UnknownVersion(..)) => false,
-            Err(error) => {
-                return Err(DatabaseError::IncompleteDump {
-                    name: self.config.name.clone(),
-                    database: request.database.clone(),
-                    problem: error.to_string(),
-                });
-            }
-        };
-        let not_applied = if is_verified_complete {
-            apply_properties(self, request, &statements).await?
-        } else {
-            vec![NotApplied {
-                property: "owner, rights, limits, settings and comment of the database".into(),
-                reason: "the archive's format is newer than this version of kbak knows".into(),
-            }]
-        };
-        Ok(RestoredDatabase { is_verified_complete, not_applied })
+        archive::restore_archive(self, request, dump).await.map_err(|source| {
+            let (name, database) = (self.config.name.clone(), request.database.clone());
+            DatabaseError::PartlyRestored { name, database, source: Box::new(source) }
+        })
     }
 
-    /// Counts tables, views, sequences and foreign tables.
+    /// Counts tables, views, functions, types, schemas, large objects and all else that a dump may hold.
     async fn count_objects(&self, database: &str) -> Result<u64, DatabaseError> {
-        let question = "SELECT to_json(count(*)) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n \
-             ON n.oid = c.relnamespace WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') \
-             AND n.nspname !~ '^pg_(toast|temp)' AND c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f')";
-        self.query(database, question).await
+        let rows = CATALOGS.iter().map(|catalog| {
+            // The types of tables and of arrays, the indexes of tables and what belongs to temporary tables
+            // do not count beside them.
+            let further = match *catalog {
+                "class" => " AND relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND relpersistence <> 't'",
+                "type" => " AND typtype IN ('b', 'd', 'e', 'r') AND typcategory <> 'A'",
+                "namespace" => " AND nspname !~ '^pg_(toast|temp)'",
+                _ => "",
+            };
+            format!(
+                "SELECT o.oid FROM pg_catalog.pg_{catalog} o WHERE o.oid >= 16384{further} AND NOT EXISTS \
+                 (SELECT FROM pg_catalog.pg_depend WHERE classid = 'pg_catalog.pg_{catalog}'::regclass \
+                 AND objid = o.oid AND deptype = 'e')"
+            )
+        });
+        let rows: Vec<String> = rows.collect();
+        let question = format!(
+            "SELECT to_json(count(*)) FROM ({} UNION ALL SELECT oid FROM pg_catalog.pg_largeobject_metadata) o",
+            rows.join(" UNION ALL ")
+        );
+        self.query(database, &question).await
     }
 }
 
-/// Applies the archive's properties to the database: `pg_restore` does that only for one that it
-/// created. This comes last, because a limit or a setting may block the data.
-async fn apply_properties(
-    server: &Postgres,
-    request: &DatabaseRestore,
-    statements: &DatabaseStatements,
-) -> Result<Vec<NotApplied>, DatabaseError> {
-    let properties = database_properties(&statements.statements, &request.database);
-    let owner = statements.owner.iter().map(|owner| Property {
-        description: format!("its owner {owner}"),
-        changes_rights: true,
-        sql: format!(
-            "ALTER DATABASE {} OWNER TO {};",
-            quote_identifier(&request.database),
-            quote_identifier(owner)
-        ),
-    });
-    let all: Vec<Property> = owner.chain(properties.known).collect();
-    let kept = all.iter().filter(|property| !(property.changes_rights && request.no_owner));
-    let mut not_applied = apply(server, &kept.collect::<Vec<_>>()).await?;
-    not_applied.extend(properties.refused.into_iter().map(|property| NotApplied {
-        property,
-        reason: "kbak does not restore this; it is in the archive".into(),
-    }));
-    Ok(not_applied)
-}
-
-/// Writes the archive to the tool and closes its input. Returns the tool's end of the pipe as an inner
-/// error: a tool that ends early gives a better reason itself.
-async fn write_archive(
-    server: &Postgres,
-    database: &str,
-    tool: &mut Tool,
-    archive: &mut DumpReader<'_>,
-    scanner: &mut ArchiveScanner,
-) -> Result<std::io::Result<()>, DatabaseError> {
-    let Some(mut stdin) = tool.stdin() else { return Ok(Ok(())) };
-    let mut buffer = vec![0; WRITE_SIZE];
-    loop {
-        let read = archive.read(&mut buffer).await;
-        let count =
-            read.map_err(|source| server.config.io_error(format!("read the archive of {database}"), source))?;
-        if count == 0 {
-            return Ok(stdin.shutdown().await);
-        }
-        scanner.feed(&buffer[..count]);
-        // Building an index may take longer than anything else; meanwhile the tool reads nothing.
-        match tokio::time::timeout(tool.idle_timeout(), stdin.write_all(&buffer[..count])).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Ok(Err(error)),
-            Err(_) => return Err(tool.timeout_error()),
-        }
+fn check_tools(server: &Postgres) -> Result<(), DatabaseError> {
+    if server.tools.major >= MIN_TOOLS {
+        return Ok(());
     }
+    let problem = format!(
+        "a restore needs client tools of PostgreSQL {MIN_TOOLS} or newer; these are {}",
+        server.tools.version
+    );
+    Err(server.config.invalid(problem))
 }
 
 /// Prepares the target database as requested, or refuses.
@@ -204,13 +139,20 @@ async fn prepare(server: &Postgres, request: &DatabaseRestore) -> Result<(), Dat
     if exists {
         if found.contains(&true) {
             // A template cannot be dropped.
-            run(server, maintenance, &format!("ALTER DATABASE {name} IS_TEMPLATE false")).await?;
+            let statement = format!("ALTER DATABASE {name} IS_TEMPLATE false");
+            script::run(server, maintenance, &format!("alter the template {}", request.database), &statement)
+                .await?;
         }
         let force = if server.server_major >= 13 { " WITH (FORCE)" } else { "" };
-        run(server, maintenance, &format!("DROP DATABASE {name}{force}")).await?;
+        let statement = format!("DROP DATABASE {name}{force}");
+        script::run(server, maintenance, &format!("drop {}", request.database), &statement).await?;
+        kill_point("restore.database.dropped");
     }
     let encoding = request.encoding_from.as_ref().and_then(encoding_clause).unwrap_or_default();
-    run(server, maintenance, &format!("CREATE DATABASE {name} TEMPLATE template0{encoding}")).await
+    let statement = format!("CREATE DATABASE {name} TEMPLATE template0{encoding}");
+    script::run(server, maintenance, &format!("create {}", request.database), &statement).await?;
+    kill_point("restore.database.created");
+    Ok(())
 }
 
 /// Returns the encoding and collation of the backup's database, as `CREATE DATABASE` takes them.
@@ -218,60 +160,4 @@ fn encoding_clause(info: &DatabaseInfo) -> Option<String> {
     let value = |property: &str| info.properties.get(property)?.as_str().map(quote_literal);
     let (encoding, collate, ctype) = (value("encoding")?, value("collate")?, value("ctype")?);
     Some(format!(" ENCODING {encoding} LC_COLLATE {collate} LC_CTYPE {ctype}"))
-}
-
-/// Runs statements one by one. Returns those that the server refuses; the others still run.
-async fn apply(server: &Postgres, properties: &[&Property]) -> Result<Vec<NotApplied>, DatabaseError> {
-    let mut not_applied = Vec::new();
-    for property in properties {
-        match run_script(server, &server.config.maintenance_database, &format!("{}\n", property.sql)).await {
-            Ok(()) => {}
-            Err(error @ DatabaseError::ToolFailed { .. }) if !error.is_unreachable() => {
-                let reason = explain(&error.to_string());
-                not_applied.push(NotApplied { property: property.description.clone(), reason });
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(not_applied)
-}
-
-/// Explains a server error. Errors carry only codes, so that no value is repeated.
-fn explain(error: &str) -> String {
-    let known = [
-        ("42704", "this server lacks the role or setting"),
-        ("42501", "the user who restores may not set it"),
-        ("22023", "this server refuses the value"),
-    ];
-    match known.iter().find(|(code, _)| error.contains(code)) {
-        Some((code, reason)) => format!("{reason} ({code})"),
-        None => error.to_owned(),
-    }
-}
-
-async fn run(server: &Postgres, database: &str, statement: &str) -> Result<(), DatabaseError> {
-    run_script(server, database, &format!("{statement};\n")).await
-}
-
-/// Runs statements that kbak made. They go through the tool's input, because they may hold password
-/// hashes, and stop at the first error. Errors give the SQLSTATE and no text of the statement.
-async fn run_script(server: &Postgres, database: &str, script: &str) -> Result<(), DatabaseError> {
-    let dbname = connection(database);
-    let arguments = ["--set=VERBOSITY=sqlstate", "--dbname", &dbname, "--file=-"];
-    let arguments = PSQL_OPTIONS.iter().copied().chain(arguments);
-    let mut tool = start(&server.config, &server.tools, "psql", arguments, true)?;
-    if let Some(mut stdin) = tool.stdin() {
-        let written = tokio::time::timeout(tool.idle_timeout(), async {
-            // If it is off, a backslash could end a string early.
-            stdin.write_all(b"SET standard_conforming_strings = on;\n").await?;
-            stdin.write_all(script.as_bytes()).await?;
-            stdin.shutdown().await
-        });
-        match written.await {
-            // A tool that ended early reports the reason itself.
-            Ok(_) => {}
-            Err(_) => return Err(tool.timeout_error()),
-        }
-    }
-    tool.wait_success().await
 }

@@ -1,0 +1,277 @@
+//! Restores roles: those that do not exist, and memberships. All in one transaction, so that a role exists
+//! with everything that belongs to it or not at all.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+
+use super::super::{DumpReader, GlobalsReport, NotApplied};
+use super::script::{Transaction, explain};
+use crate::runtime::kill_point;
+use crate::source::database::DatabaseError;
+use crate::source::database::postgres::Postgres;
+use crate::source::database::postgres::globals::{
+    CONNECTION_LIMIT, Globals, Membership, PASSWORD, Role, VALID_UNTIL, split_globals,
+};
+use crate::source::database::postgres::properties::Property;
+use crate::source::database::postgres::tokens::quote_identifier;
+
+/// The longest text of roles that is read, in bytes: some 50,000 roles.
+const MAX_GLOBALS: u64 = 16 << 20;
+/// The options of a role that every user may give who may create roles.
+const PLAIN_OPTIONS: &[&str] = &["INHERIT", "LOGIN", CONNECTION_LIMIT];
+
+/// The end of the names of settings that load a library into each new session.
+const PRELOADED: &str = "_preload_libraries";
+
+/// The purpose of a statement about roles.
+enum Purpose {
+    /// A role with all of its options.
+    Role,
+    /// A role with its plain options, if the server refuses it with all of them.
+    PlainRole(String),
+    /// A property of a role, and the property in words.
+    Property(String, String),
+    /// A membership.
+    Membership(String, String),
+    /// The role that granted a membership.
+    Grantor { grantor: String, role: String, member: String },
+}
+
+/// Creates the roles of a dump that do not exist, with their settings, comments and rights, and grants the
+/// memberships. Existing roles stay unchanged, and their differences are reported.
+pub(super) async fn restore_roles(
+    server: &Postgres,
+    dump: &mut DumpReader<'_>,
+) -> Result<GlobalsReport, DatabaseError> {
+    let backup = split_globals(&read_text(server, dump).await?);
+    let maintenance = &server.config.maintenance_database;
+    let names = "SELECT coalesce(json_agg(rolname), '[]') FROM pg_catalog.pg_roles";
+    let known: BTreeSet<String> = server.query(maintenance, names).await?;
+    let current = current_globals(server).await?;
+    kill_point("restore.roles.compared");
+
+    let mut report = GlobalsReport { refused: backup.refused.clone(), ..GlobalsReport::default() };
+    let mut changes = Transaction::new();
+    for role in &backup.roles {
+        if known.contains(&role.name) {
+            report.existed.push(role.name.clone());
+            report.not_applied.extend(difference(server, role, &backup, &current));
+        } else {
+            add_role(&mut changes, role);
+        }
+    }
+    for (role, Property { description, steps, .. }) in &backup.properties {
+        if !known.contains(role) {
+            changes.add(Purpose::Property(role.clone(), description.clone()), steps, |_| {});
+        }
+    }
+    for membership in &backup.memberships {
+        match existing_membership(membership, &current) {
+            None => add_membership(&mut changes, membership),
+            Some(existing) if existing.sql == membership.sql => {}
+            Some(existing) => report.not_applied.extend(other_grantor(membership, existing)),
+        }
+    }
+    let refused = changes.run(server, maintenance).await?;
+    kill_point("restore.roles.restored");
+    let refused: Vec<(Purpose, String)> = refused.into_iter().map(|one| (one.purpose, one.state)).collect();
+    let lacking = roles_not_created(&refused);
+    let created = backup.roles.iter().map(|role| &role.name);
+    let created = created.filter(|name| !known.contains(*name) && !lacking.contains(name.as_str()));
+    report.created = created.cloned().collect();
+    report.not_applied.extend(gaps(&refused, &lacking));
+    Ok(report)
+}
+
+/// Sets the settings for all roles. An existing setting is kept.
+pub(super) async fn restore_settings(
+    server: &Postgres,
+    dump: &mut DumpReader<'_>,
+) -> Result<Vec<NotApplied>, DatabaseError> {
+    let backup = split_globals(&read_text(server, dump).await?).settings_of_all;
+    if backup.is_empty() {
+        return Ok(Vec::new());
+    }
+    let current = current_globals(server).await?.settings_of_all;
+    let mut not_applied = Vec::new();
+    let mut changes = Transaction::new();
+    for Property { description, steps, .. } in &backup {
+        let kept = |reason: &str| NotApplied { property: description.clone(), reason: reason.to_owned() };
+        match current.iter().find(|one| one.description == *description) {
+            Some(same) if same.steps == *steps => {}
+            Some(_) => not_applied.push(kept("this server has another value, which is kept")),
+            None if description.contains(PRELOADED) => not_applied
+                .push(kept("without these libraries nobody could connect: set it when they are installed")),
+            None => changes.add(description.clone(), steps, |_| {}),
+        }
+    }
+    let refused = changes.run(server, &server.config.maintenance_database).await?;
+    let refused =
+        refused.into_iter().map(|one| NotApplied { property: one.purpose, reason: explain(&one.state) });
+    not_applied.extend(refused);
+    kill_point("restore.settings.restored");
+    Ok(not_applied)
+}
+
+/// Returns the roles and settings of the server.
+async fn current_globals(server: &Postgres) -> Result<Globals, DatabaseError> {
+    let mut dump = server.dump_globals().await?;
+    let text = read_text(server, &mut dump).await?;
+    dump.finish().await?;
+    Ok(split_globals(&text))
+}
+
+/// Reads a text of roles. Bytes that are not UTF-8 become characters that no statement may hold.
+async fn read_text(
+    server: &Postgres,
+    text: &mut (impl AsyncRead + Unpin + ?Sized),
+) -> Result<String, DatabaseError> {
+    let failed = |source| server.config.io_error("read the roles", source);
+    let mut bytes = Vec::new();
+    text.take(MAX_GLOBALS + 1).read_to_end(&mut bytes).await.map_err(failed)?;
+    if bytes.len() as u64 > MAX_GLOBALS {
+        return Err(failed(std::io::Error::other(format!("they are longer than {MAX_GLOBALS} bytes"))));
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Adds the creation of a role: with all options at once, or, if the server refuses that, with the plain
+/// ones, and each further option alone.
+fn add_role(changes: &mut Transaction<Purpose>, role: &Role) {
+    let name = quote_identifier(&role.name);
+    let create = |options: &[&String]| {
+        let options: Vec<&str> = options.iter().map(|option| option.as_str()).collect();
+        format!("CREATE ROLE {name} WITH {};", options.join(" "))
+    };
+    let all: Vec<&String> = role.options.values().collect();
+    let plain = role.options.iter().filter(|(option, _)| PLAIN_OPTIONS.contains(option));
+    let plain: Vec<&String> = plain.map(|(_, sql)| sql).collect();
+    changes.add(Purpose::Role, &[create(&all)], |changes| {
+        changes.add(Purpose::PlainRole(role.name.clone()), &[create(&plain)], |_| {});
+        for (option, sql) in &role.options {
+            // The negated options are the defaults.
+            if PLAIN_OPTIONS.contains(option) || sql.starts_with("NO") {
+                continue;
+            }
+            let what = if *option == PASSWORD { "the password" } else { sql.as_str() };
+            let purpose = Purpose::Property(role.name.clone(), format!("{what} of the role {}", role.name));
+            changes.add(purpose, &[format!("ALTER ROLE {name} WITH {sql};")], |_| {});
+        }
+    });
+}
+
+/// Adds a membership: granted by the same role as in the backup, or, if the server refuses that, by the user
+/// who restores.
+fn add_membership(changes: &mut Transaction<Purpose>, membership: &Membership) {
+    let Membership { role, member, sql, granted_by } = membership;
+    let purpose = Purpose::Membership(role.clone(), member.clone());
+    let Some((grantor, without)) = granted_by else {
+        return changes.add(purpose, std::slice::from_ref(sql), |_| {});
+    };
+    let (grantor, role, member) = (grantor.clone(), role.clone(), member.clone());
+    changes.add(Purpose::Grantor { grantor, role, member }, std::slice::from_ref(sql), |changes| {
+        changes.add(purpose, std::slice::from_ref(without), |_| {});
+    });
+}
+
+/// Returns the same membership of the server, whoever granted it.
+fn existing_membership<'a>(membership: &Membership, current: &'a Globals) -> Option<&'a Membership> {
+    let same = |one: &&Membership| one.without_grantor() == membership.without_grantor();
+    let all = || current.memberships.iter().filter(same);
+    all().find(|one| one.sql == membership.sql).or_else(|| all().next())
+}
+
+fn other_grantor(membership: &Membership, existing: &Membership) -> Option<NotApplied> {
+    let (grantor, _) = membership.granted_by.as_ref()?;
+    let by = existing.granted_by.as_ref().map_or("another role", |(by, _)| by.as_str());
+    Some(NotApplied {
+        property: describe_grantor(grantor, &membership.role, &membership.member),
+        reason: format!("the membership exists, granted by {by}"),
+    })
+}
+
+fn describe_grantor(grantor: &str, role: &str, member: &str) -> String {
+    format!("the grantor {grantor} of the membership of {member} in {role}")
+}
+
+fn roles_not_created(refused: &[(Purpose, String)]) -> BTreeSet<&str> {
+    let names = refused.iter().filter_map(|(purpose, _)| match purpose {
+        Purpose::PlainRole(name) => Some(name.as_str()),
+        _ => None,
+    });
+    names.collect()
+}
+
+/// Returns what was refused, without that which belongs to a role that was refused itself.
+fn gaps(refused: &[(Purpose, String)], lacking: &BTreeSet<&str>) -> Vec<NotApplied> {
+    let lacks = |role: &str| lacking.contains(role);
+    let memberships: BTreeSet<(&str, &str)> = refused
+        .iter()
+        .filter_map(|(purpose, _)| match purpose {
+            Purpose::Membership(role, member) => Some((role.as_str(), member.as_str())),
+            _ => None,
+        })
+        .collect();
+    let property = |purpose: &Purpose| match purpose {
+        Purpose::Role => None,
+        Purpose::PlainRole(name) => Some(format!("the role {name}")),
+        Purpose::Property(role, _) if lacks(role) => None,
+        Purpose::Property(_, property) => Some(property.clone()),
+        Purpose::Membership(role, member) | Purpose::Grantor { role, member, .. }
+            if lacks(role) || lacks(member) =>
+        {
+            None
+        }
+        Purpose::Membership(role, member) => Some(format!("the membership of {member} in {role}")),
+        Purpose::Grantor { role, member, .. } if memberships.contains(&(role.as_str(), member.as_str())) => {
+            None
+        }
+        Purpose::Grantor { grantor, role, member } => Some(describe_grantor(grantor, role, member)),
+    };
+    let gap = |(purpose, state): &(Purpose, String)| {
+        Some(NotApplied { property: property(purpose)?, reason: explain(state) })
+    };
+    refused.iter().filter_map(gap).collect()
+}
+
+/// Returns the properties of a role in the backup that the existing role does not have. Passwords are not
+/// compared: a role that has another one keeps it.
+fn difference(server: &Postgres, role: &Role, backup: &Globals, current: &Globals) -> Option<NotApplied> {
+    let none = BTreeMap::new();
+    let existing = current.roles.iter().find(|one| one.name == role.name);
+    let existing = existing.map_or(&none, |role| &role.options);
+    let is_same = |option: &str, sql: &String| match (option, existing.get(option)) {
+        (PASSWORD, found) => {
+            found.is_some() || !server.can_read_passwords() || role.name == server.config.user
+        }
+        (VALID_UNTIL, Some(found)) => is_same_time(sql, found),
+        (_, found) => found == Some(sql),
+    };
+    let options = role.options.iter().filter(|(option, sql)| !is_same(option, sql));
+    let options = options.map(|(option, sql)| if *option == PASSWORD { "a password" } else { sql.as_str() });
+    let unlimited = [CONNECTION_LIMIT, VALID_UNTIL].into_iter();
+    let unlimited =
+        unlimited.filter(|option| existing.contains_key(option) && !role.options.contains_key(option));
+    let has = |property: &Property| {
+        current.properties.iter().any(|(name, one)| *name == role.name && one.steps == property.steps)
+    };
+    let properties = backup.properties.iter().filter(|(name, property)| *name == role.name && !has(property));
+    let suffix = format!(" of the role {}", role.name);
+    let all: Vec<String> = options
+        .map(str::to_owned)
+        .chain(unlimited.map(|option| format!("no {option}")))
+        .chain(properties.map(|(_, one)| one.description.trim_end_matches(&suffix).to_owned()))
+        .collect();
+    (!all.is_empty()).then(|| NotApplied {
+        property: format!("the role {}", role.name),
+        reason: format!("it exists and is not changed; the backup has {}", all.join(", ")),
+    })
+}
+
+/// Returns true if two `VALID UNTIL '…'` name one moment, whatever the time zone.
+fn is_same_time(one: &str, other: &str) -> bool {
+    let time = |sql: &str| sql.split('\'').nth(1).and_then(|text| text.parse::<Timestamp>().ok());
+    one == other || time(one).is_some_and(|moment| time(other) == Some(moment))
+}
