@@ -38,8 +38,8 @@ needs exists with its size. --read-all reads every byte and compares it with the
 --sample reads some packs. With --identity every chunk that snapshots need is decrypted. Only that
 needs a private key.
 
-Exit codes: 0 no finding, 2 a newer kbak is needed, 3 an epoch does not open with the identity, or
-there is no snapshot, 4 an object is damaged, missing or tampered with, 5 the store cannot be reached.")]
+Exit codes: 0 no finding, 2 a newer kbak is needed, 3 an epoch does not open with the identity, there
+is no snapshot, or only older ones need bad packs that --distrust-key recorded, 4 an object is damaged, missing or tampered with, 5 the store cannot be reached.")]
 pub struct VerifyArgs {
     /// Read every byte of every object
     #[arg(long, conflicts_with = "sample")]
@@ -80,12 +80,15 @@ fn parse_head(text: &str) -> Result<ObjectHash, String> {
 pub(crate) fn run(args: &VerifyArgs, console: &Console) -> Result<Exit, Failure> {
     let place = args.repository.store.repo.clone().unwrap_or_default();
     let run = RunOutput { args: &args.run, format: args.output.output, console };
-    let (identities, key) = read_keys(args, console)
-        .map_err(|failure| run.report_failed_start("verify", &place, None, failure))?;
+    let (identities, key, warning) =
+        read_keys(args).map_err(|failure| run.report_failed_start("verify", &place, None, failure))?;
     let memory = args.run.memory.map(crate::plan::Size::get);
     let mut report = run_report::start("verify", &place, None);
     let display = run.start_display(memory);
     let reporter = display.reporter();
+    if let Some(warning) = warning {
+        reporter.warn("writer", warning);
+    }
     let options = Options {
         which: reading::snapshot_selector(&args.repository.reader, "latest"),
         depth: match (args.read_all, args.sample) {
@@ -127,30 +130,40 @@ pub(crate) fn run(args: &VerifyArgs, console: &Console) -> Result<Exit, Failure>
     run.summarize(report)
 }
 
+/// The identities, the writer's key, and a warning about its file.
+type ReadKeys = (Vec<Arc<Identity>>, Option<WriterKey>, Option<String>);
+
 /// Reads the identities, if any are given, and the writer's key that signs distrust records.
-fn read_keys(
-    args: &VerifyArgs,
-    console: &Console,
-) -> Result<(Vec<Arc<Identity>>, Option<WriterKey>), Failure> {
+fn read_keys(args: &VerifyArgs) -> Result<ReadKeys, Failure> {
     check_memory(args.run.memory)?;
     let identities = match args.repository.reader.identity.is_empty() {
         true => Vec::new(),
         false => reading::required_identities(&args.repository.reader)?,
     };
-    let key = args.distrust_key.as_deref().map(|file| read_writer_key(file, console)).transpose()?;
-    Ok((identities, key))
+    let (key, warning) = match args.distrust_key.as_deref().map(read_writer_key).transpose()? {
+        Some((key, warning)) => (Some(key), warning),
+        None => (None, None),
+    };
+    Ok((identities, key, warning))
 }
 
 fn fill_report(report: &mut RunReport, verdict: &VerifyReport) {
     report.exit = verdict.outcome();
     report.repository.clone_from(&verdict.repository);
     let checked = &verdict.checked;
-    let healed = verdict.findings.iter().filter(|finding| finding.healed).count() as u64;
-    let wrong = verdict.findings.len() as u64 + verdict.findings_left_out - healed;
-    let newer = verdict.findings.iter().all(|finding| finding.fault == Fault::Newer || finding.healed);
+    let count_of =
+        |test: fn(&&Finding) -> bool| -> u64 { verdict.findings.iter().filter(test).count() as u64 };
+    let (healed, distrusted) = (count_of(|finding| finding.healed), count_of(|finding| finding.distrusted));
+    let wrong = verdict.findings.len() as u64 + verdict.findings_left_out - healed - distrusted;
+    let is_known = |finding: &Finding| finding.healed || finding.distrusted;
+    let newer = verdict.findings.iter().all(|finding| finding.fault == Fault::Newer || is_known(finding));
     let snapshots = plural(checked.snapshots, "snapshot", "snapshots");
     report.verdict = match (wrong, newer) {
         (0, _) if checked.snapshots == 0 => "no snapshot is stored: nothing is safe".to_owned(),
+        (0, _) if distrusted > 0 => format!(
+            "{snapshots} verified, older ones without {}, which a signed record names",
+            plural(distrusted, "bad pack", "bad packs")
+        ),
         (0, _) => format!("verified: {snapshots} of {}", plural(checked.plans, "plan", "plans")),
         (wrong, true) => format!("{} of a newer format", plural(wrong, "object is", "objects are")),
         (wrong, false) => {
@@ -198,7 +211,7 @@ fn render_findings(verdict: &VerifyReport) -> String {
 }
 
 fn render_finding(text: &mut String, finding: &Finding) {
-    let mark = if finding.healed { "·" } else { "✗" };
+    let mark = if finding.healed || finding.distrusted { "·" } else { "✗" };
     let _ = writeln!(text, "{mark} {}", plain(&finding.object));
     let _ = writeln!(text, "    {}: {}", finding.fault.word(), plain(&finding.detail));
     for touched in finding.snapshots.iter().take(MAX_LISTED) {
