@@ -71,6 +71,16 @@ pub enum DatabaseError {
         /// The number of objects in it, such as tables.
         objects: u64,
     },
+    /// The user lacks a right that the operation needs.
+    #[error("database {name}: the user {user} may not {operation}")]
+    NoRight {
+        /// The item's name.
+        name: String,
+        /// The user.
+        user: String,
+        /// The operation.
+        operation: String,
+    },
     /// A tool could not be started, or its pipe broke.
     #[error("database {name}: cannot {operation}")]
     Io {
@@ -94,6 +104,7 @@ impl DatabaseError {
             Self::Config { .. }
             | Self::MissingTool { .. }
             | Self::IncompleteDump { .. }
+            | Self::NoRight { .. }
             | Self::NotEmpty { .. } => false,
         }
     }

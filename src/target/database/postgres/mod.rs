@@ -5,12 +5,14 @@
 //! the format; kbak adds the proof that the bytes are those that the writer signed. Roles are plain
 //! SQL and are never piped to `psql` unchanged: see `split_globals`.
 
+mod preview;
+
 use async_trait::async_trait;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{
     DatabaseRestore, DumpReader, GlobalsReport, NotApplied, RestoreRecipe, RestoredDatabase, StreamContents,
-    TargetDatabase,
+    TargetDatabase, TargetState,
 };
 use crate::source::database::postgres::archive::{ArchiveError, ArchiveScanner, DatabaseStatements};
 use crate::source::database::postgres::client::{connection, start};
@@ -114,6 +116,10 @@ impl RestoreRecipe for Postgres {
         Ok(RestoredDatabase { is_verified_complete, not_applied })
     }
 
+    async fn preview_database(&self, request: &DatabaseRestore) -> Result<TargetState, DatabaseError> {
+        preview::database(self, request).await
+    }
+
     /// Counts tables, views, sequences and foreign tables.
     async fn count_objects(&self, database: &str) -> Result<u64, DatabaseError> {
         let question = "SELECT to_json(count(*)) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n \
@@ -178,13 +184,19 @@ async fn write_archive(
     }
 }
 
+/// Returns the database for queries and statements about the target database.
+fn maintenance_database<'a>(server: &'a Postgres, request: &DatabaseRestore) -> &'a str {
+    match server.config.maintenance_database.as_str() {
+        // A session cannot drop the database that it is connected to.
+        same if same == request.database && same == "template1" => "postgres",
+        same if same == request.database => "template1",
+        other => other,
+    }
+}
+
 /// Prepares the target database as requested, or refuses.
 async fn prepare(server: &Postgres, request: &DatabaseRestore) -> Result<(), DatabaseError> {
-    let mut maintenance = server.config.maintenance_database.as_str();
-    if maintenance == request.database {
-        // A session cannot drop the database that it is connected to.
-        maintenance = if request.database == "template1" { "postgres" } else { "template1" };
-    }
+    let maintenance = maintenance_database(server, request);
     // One element if the database exists: true if it is a template.
     let question = format!(
         "SELECT coalesce(json_agg(datistemplate), '[]') FROM pg_catalog.pg_database WHERE datname = {}",
