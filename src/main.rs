@@ -2,7 +2,23 @@
 
 fn main() -> std::process::ExitCode {
     give_memory_back();
+    clean_environment();
     kbak::cli::main()
+}
+
+/// Removes variables that are set and empty, and line breaks at the end of others. The libraries and child
+/// processes that read them get no other way to hear of it (docs/decisions/0004).
+fn clean_environment() {
+    for (name, value) in kbak::cli::shell::environment::corrections(std::env::vars_os()) {
+        #[expect(unsafe_code, reason = "another thread could read the environment; docs/decisions/0004")]
+        // SAFETY: no other thread exists yet, and the names and values come from the environment itself.
+        unsafe {
+            match value {
+                Some(value) => std::env::set_var(name, value),
+                None => std::env::remove_var(name),
+            }
+        }
+    }
 }
 
 /// Sets fixed malloc thresholds, so that glibc returns large buffers to the kernel when they are

@@ -71,6 +71,8 @@ pub struct BackupReport {
     pub items: Vec<(Item, String)>,
     /// The reason why a new epoch was created, if one was.
     pub born: Option<current::Reason>,
+    /// The owners of a new epoch who are not those of the last, in words.
+    pub changed_owners: Option<String>,
     /// Names of the owners who cannot open the epoch yet.
     pub waiting: Vec<String>,
     /// The coverage of the cluster, if it was checked.

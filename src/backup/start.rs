@@ -13,7 +13,7 @@ use crate::format::marker;
 use crate::format::state::{self, WriterState};
 use crate::keys::epoch_file::EpochSecretStore;
 use crate::report::event::{Event, Reporter};
-use crate::repository::chain::{self, Chain};
+use crate::repository::chain::{self, Chain, SAME_NUMBER, SnapshotName};
 use crate::repository::epoch::create::EpochContext;
 use crate::repository::epoch::current;
 use crate::repository::epoch::current::CurrentEpoch;
@@ -71,6 +71,7 @@ pub(super) async fn begin(job: &BackupJob, context: BackupContext<'_>) -> Result
         expect_head(&mut chain, keeper, reporter).await;
     }
     warn_of_rejected(&chain, reporter);
+    warn_of_several_heads(&chain, reporter);
     kill_point("backup.chain.read");
     let state = read_state(&chain, &ready, context).await;
     kill_point("backup.state.read");
@@ -94,6 +95,23 @@ async fn check_repository(job: &BackupJob, context: BackupContext<'_>) -> Result
         return Ok(());
     }
     Err(BackupError::NotThisWriters { store: store.describe(), writer: key.writer })
+}
+
+/// Warns of snapshots that several runs made at once. This run's snapshot follows all of them.
+fn warn_of_several_heads(chain: &Chain, reporter: &Reporter) {
+    let heads = chain.heads();
+    if heads.len() < 2 {
+        return;
+    }
+    let names: Vec<String> = heads
+        .iter()
+        .map(|head| SnapshotName(head.envelope().seq, head.manifest.hash()).to_string())
+        .collect();
+    reporter.event(Event::Warning {
+        object: "chain".into(),
+        message: format!("several runs of this plan at once made {}", names.join(" and ")),
+        remedy: Some(SAME_NUMBER.into()),
+    });
 }
 
 /// Warns of objects in the place of a snapshot that are none. One with a higher number than this

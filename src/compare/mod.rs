@@ -126,10 +126,15 @@ pub async fn live(
     take: &mut OnDifference<'_>,
 ) -> Result<Vec<NotCompared>> {
     let item = snapshot.body().item(RESOURCES).ok_or(CompareError::NoResources)?;
+    let read = kinds(item);
+    // A backup that could not list the cluster has the item, and no kinds in it.
+    if read.is_empty() {
+        return Err(CompareError::NoResources);
+    }
     let discovered = discover(cluster).await.map_err(CompareError::Cluster)?;
     let namespaces = namespaces(snapshot, item).await?;
     let mut not_compared = Vec::new();
-    for kind in kinds(item) {
+    for kind in read {
         let stream = item.streams.iter().find(|stream| stream.name == kind.stream_name());
         let mut join = Join { kind: &kind, namespaces: &namespaces, meter, take };
         let served = discovered.served.iter().find(|served| {

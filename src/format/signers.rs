@@ -12,6 +12,7 @@
 
 use super::namespace::Namespace;
 use super::signing_key::{KeyError, PublicKey};
+use crate::report::text::without_bom;
 
 /// The longest signers file that is read, in bytes.
 pub const MAX_SIGNERS: usize = 1 << 20;
@@ -81,7 +82,7 @@ impl Signers {
             return Err(SignersError { line: 0, kind: SignersErrorKind::TooLarge });
         }
         let mut signers = Vec::new();
-        for (number, line) in text.lines().enumerate() {
+        for (number, line) in without_bom(text).lines().enumerate() {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
                 continue;

@@ -12,6 +12,7 @@ use super::writer_key::{VERSION, WriterFileError, WriterKey, pretty};
 use crate::format::derive::{EpochSecret, SecretKey};
 use crate::format::ids::{EpochId, NameId, ObjectHash, RepositoryId, WriterId, from_hex, to_hex};
 use crate::format::{epoch::Epoch, json, sign::KeyError};
+use crate::report::text::bytes_without_bom;
 use crate::runtime::Runtime;
 
 /// The most epoch secrets in one file: the current one and those of a rollover in progress.
@@ -117,6 +118,7 @@ impl EpochFile {
     /// Parses the file's content. `label` names it in messages.
     pub fn parse(label: &str, content: &[u8]) -> Result<Self, WriterFileError> {
         let label = || label.to_owned();
+        let content = bytes_without_bom(content);
         let file: EpochFileText = json::parse_secret(content).map_err(|source| WriterFileError::Json {
             label: label(),
             kind: EPOCH_KIND,

@@ -16,6 +16,7 @@ use crate::format::epoch::VerifiedEpoch;
 use crate::format::ids::{ObjectHash, RecipientId};
 use crate::format::sign::{KeyError, SigningKey};
 use crate::format::wrap::{self, EpochKeys, WrapError};
+use crate::report::text::bytes_without_bom;
 
 /// The largest identity file, in bytes.
 const MAX_FILE: usize = 1 << 20;
@@ -47,6 +48,14 @@ pub enum IdentityError {
     /// The passphrase is wrong.
     #[error("the passphrase does not open {0}")]
     Passphrase(String),
+    /// A form of private keys that age cannot read: PEM with a passphrase, PKCS#8, PuTTY's.
+    #[error("{label} is a private key {form}, which age cannot read")]
+    Form {
+        /// The file.
+        label: String,
+        /// The form.
+        form: KeyForm,
+    },
     /// A kind of key that age cannot decrypt with.
     #[error("{label}: age cannot decrypt with this key ({why})")]
     Unsupported {
@@ -73,6 +82,51 @@ pub enum IdentityError {
     },
 }
 
+/// A form of private keys that has to be converted first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyForm {
+    /// The old form of OpenSSL, encrypted with a passphrase.
+    EncryptedPem,
+    /// PKCS#8.
+    Pkcs8,
+    /// PuTTY's.
+    Putty,
+}
+
+impl fmt::Display for KeyForm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::EncryptedPem => "in PEM form with a passphrase",
+            Self::Pkcs8 => "in PKCS#8 form",
+            Self::Putty => "in PuTTY's form",
+        })
+    }
+}
+
+/// Returns the form of a key that has to be converted first; none for all other texts.
+fn foreign_form(text: &str) -> Option<KeyForm> {
+    let mut lines = text.lines();
+    match lines.next()? {
+        "-----BEGIN RSA PRIVATE KEY-----" => lines
+            .take_while(|line| line.contains(':'))
+            .any(|line| line.ends_with("ENCRYPTED"))
+            .then_some(KeyForm::EncryptedPem),
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----" | "-----BEGIN PRIVATE KEY-----" => Some(KeyForm::Pkcs8),
+        line => line.starts_with("PuTTY-User-Key-File-").then_some(KeyForm::Putty),
+    }
+}
+
+/// Returns a text without blanks around its lines and without blank lines at its ends. Keys that went through
+/// an editor, a clipboard or a YAML block have them.
+fn tidy_lines(text: &str) -> Zeroizing<String> {
+    let mut tidy = Zeroizing::new(String::with_capacity(text.len() + 1));
+    for line in text.trim().lines() {
+        tidy.push_str(line.trim());
+        tidy.push('\n');
+    }
+    tidy
+}
+
 /// An identity file: keys that decrypt, and possibly a signing key. `Debug` shows no secret.
 pub struct Identity {
     label: String,
@@ -90,16 +144,31 @@ impl Identity {
         if file.len() > MAX_FILE {
             return Err(malformed());
         }
-        if file.starts_with(b"age-encryption.org/") || file.starts_with(b"-----BEGIN AGE ") {
+        if file.starts_with(b"age-encryption.org/") {
             let text = Self::unlock(label, file, prompt)?;
             return Self::from_lines(label, &text, prompt);
         }
-        let text = std::str::from_utf8(file).map_err(|_| malformed())?;
-        if text.trim_start().starts_with("-----BEGIN ") {
-            Self::from_ssh(label, text.trim_start(), prompt)
+        let text = std::str::from_utf8(bytes_without_bom(file)).map_err(|_| malformed())?;
+        let tidy = tidy_lines(text);
+        if tidy.starts_with("-----BEGIN AGE ") {
+            let text = Self::unlock(label, tidy.as_bytes(), prompt)?;
+            return Self::from_lines(label, &text, prompt);
+        }
+        if let Some(form) = foreign_form(&tidy) {
+            return Err(IdentityError::Form { label: label.to_owned(), form });
+        }
+        if tidy.starts_with("-----BEGIN ") {
+            Self::from_ssh(label, &tidy, prompt)
         } else {
             Self::from_lines(label, text, prompt)
         }
+    }
+
+    /// True if the file is encrypted with age: useless without its passphrase.
+    #[must_use]
+    pub fn is_encrypted(file: &[u8]) -> bool {
+        let text = bytes_without_bom(file).trim_ascii_start();
+        text.starts_with(b"age-encryption.org/v1") || text.starts_with(b"-----BEGIN AGE ENCRYPTED FILE-----")
     }
 
     /// Decrypts an age file with a passphrase.
@@ -129,7 +198,7 @@ impl Identity {
     fn from_lines(label: &str, text: &str, prompt: &Arc<dyn Prompt>) -> Result<Self, IdentityError> {
         let mut this = Self::empty(label);
         for (number, line) in text.lines().enumerate() {
-            let line = line.trim_end();
+            let line = line.trim();
             let malformed = || IdentityError::Malformed { label: label.to_owned(), line: number + 1 };
             if let Some(key) = line.strip_prefix(SIGNING_LINE) {
                 let key = SigningKey::from_line(key)

@@ -14,7 +14,7 @@ mod recipient;
 pub mod recovery_sheet;
 pub mod writer_key;
 
-pub use identity::{Identity, IdentityError, OpenedWrap, open_wrap};
+pub use identity::{Identity, IdentityError, KeyForm, OpenedWrap, open_wrap};
 pub use key_file::{OwnerKey, WorkFactor};
 pub use prompt::{NoPrompt, Prompt};
 pub use recipient::{Owner, Recipient, RecipientError, RecipientKind};

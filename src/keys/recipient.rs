@@ -8,6 +8,7 @@ use super::prompt::{AgeCallbacks, Prompt};
 use crate::format::ids::{EpochId, ObjectHash, RecipientId};
 use crate::format::wrap::{self, EpochKeys, WrapError};
 use crate::format::{epoch::InlineWrap, layout::EpochPath, object::SealedObject, sign::PublicKey};
+use crate::report::text::without_bom;
 
 /// The kinds of keys that age encrypts to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -272,7 +273,7 @@ impl Owner {
     /// Reads one owner per line, without empty lines and `#` comments. An error has the line number.
     pub fn parse_lines(text: &str) -> Result<Vec<Self>, (usize, RecipientError)> {
         let mut owners: Vec<Self> = Vec::new();
-        for (number, line) in text.lines().enumerate() {
+        for (number, line) in without_bom(text).lines().enumerate() {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
                 continue;

@@ -10,6 +10,7 @@ use crate::format::signers::{Signer, Signers};
 use crate::format::{sign::Namespace, timestamp};
 use crate::keys::Owner;
 use crate::keys::writer_key::WriterKey;
+use crate::report::text::without_bom;
 
 /// The location of a bucket, without credentials.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -184,7 +185,7 @@ pub fn pin_text(key: &WriterKey, signers: &Signers, owners: &[Owner]) -> String 
 /// Returns the owners named in a pin's comments: only for showing names, never for encryption.
 #[must_use]
 pub fn owners_in_pin(text: &str) -> Vec<Owner> {
-    text.lines().filter_map(|line| line.strip_prefix(OWNER_LINE)?.parse().ok()).collect()
+    without_bom(text).lines().filter_map(|line| line.strip_prefix(OWNER_LINE)?.parse().ok()).collect()
 }
 
 /// Returns a Kubernetes Secret with one file, as YAML for `kubectl apply -f -`, kubeseal or SOPS.

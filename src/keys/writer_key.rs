@@ -12,6 +12,7 @@ use crate::format::ids::{NameId, RepositoryId, WriterId, from_hex, to_hex};
 use crate::format::json::{self, SecretJsonError};
 use crate::format::sign::{KeyError, Namespace, SigningKey};
 use crate::format::signers::{Signer, Signers};
+use crate::report::text::bytes_without_bom;
 use crate::runtime::Runtime;
 
 /// An error in a writer's file. It never contains the file's content.
@@ -21,7 +22,7 @@ pub enum WriterFileError {
     #[error(transparent)]
     File(#[from] FileError),
     /// The file is not the expected JSON.
-    #[error("{label} is not a {kind} file of kbak")]
+    #[error("{label}: this is not kbak's {kind}")]
     Json {
         /// The file.
         label: String,
@@ -31,7 +32,7 @@ pub enum WriterFileError {
         source: SecretJsonError,
     },
     /// The file is of another kind or of a newer version.
-    #[error("{label} is not a {kind} file of this version of kbak")]
+    #[error("{label}: this is not kbak's {kind} in a form that this version reads")]
     Kind {
         /// The file.
         label: String,
@@ -147,6 +148,7 @@ impl WriterKey {
     /// Parses the file's content. `label` names it in messages.
     pub fn parse(label: &str, content: &[u8]) -> Result<Self, WriterFileError> {
         let label = || label.to_owned();
+        let content = bytes_without_bom(content);
         let file: WriterKeyFile = json::parse_secret(content).map_err(|source| WriterFileError::Json {
             label: label(),
             kind: WRITER_KIND,

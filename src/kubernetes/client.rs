@@ -12,12 +12,11 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use http::{Method, Request, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use kube::client::{AuthError, Body};
-use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::client::Body;
 
+use super::access::{AccessSource, AnyError, Token, read_access};
 use super::api_error::{ApiError, ApiErrorKind, read_status};
 use crate::plan::ClusterSpec;
-use crate::report::error::find_cause;
 use crate::report::event::{Event, Reporter};
 
 /// The largest part of an error's body that is read, in bytes.
@@ -58,6 +57,8 @@ pub struct Cluster {
     client: kube::Client,
     server: Arc<str>,
     namespace: Arc<str>,
+    context: Option<Arc<str>>,
+    token: Option<Token>,
     limits: RequestLimits,
     reporter: Reporter,
     /// True if the server has answered before.
@@ -103,22 +104,23 @@ impl Cluster {
         limits: RequestLimits,
         reporter: &Reporter,
     ) -> Result<Self, ApiError> {
-        let access = spec.cloned().unwrap_or_default();
-        let refused = |source: AnyError| {
-            let source = without_secrets(source);
-            let file = access.kubeconfig_file.as_ref();
-            let file = file.map_or_else(String::new, |path| path.display().to_string());
+        let spec = spec.cloned().unwrap_or_default();
+        let refused = |place: &str, source: AnyError| {
             let kind = ApiErrorKind::Access(source.to_string());
-            ApiError::new("connect".to_owned(), &file, kind).with_source(source)
+            ApiError::new("connect".to_owned(), place, kind).with_source(source)
         };
-        let mut config = configure(&access).await.map_err(refused)?;
+        let source = AccessSource::find(&spec).map_err(|error| refused("a cluster", error.into()))?;
+        let place = source.describe();
+        let access = read_access(&source, &spec).await.map_err(|error| refused(&place, error))?;
+        let mut config = access.config;
         config.default_retry = false;
         config.connect_timeout = Some(limits.connect);
         let server: Arc<str> = without_password(&config.cluster_url).into();
         let namespace: Arc<str> = config.default_namespace.as_str().into();
-        let client = kube::Client::try_from(config).map_err(|error| refused(Box::new(error)))?;
+        let client = kube::Client::try_from(config).map_err(|error| refused(&place, Box::new(error)))?;
         let (reporter, has_answered) = (reporter.clone(), Arc::default());
-        Ok(Self { client, server, namespace, limits, reporter, has_answered })
+        let (context, token) = (access.context.map(Arc::from), access.token);
+        Ok(Self { client, server, namespace, context, token, limits, reporter, has_answered })
     }
 
     /// Returns a client with other limits, that of connections apart, over the same connections and
@@ -131,6 +133,15 @@ impl Cluster {
     /// Returns the server's address.
     pub fn server(&self) -> &str {
         &self.server
+    }
+
+    /// Returns the server's address and the kubeconfig's context, for people.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match &self.context {
+            Some(context) => format!("{} (context {context})", self.server),
+            None => format!("{} (the pod's own)", self.server),
+        }
     }
 
     /// Returns the namespace of the pod, or of the context.
@@ -234,13 +245,19 @@ impl Cluster {
         if let Some(content_type) = request.content_type {
             http_request = http_request.header(header::CONTENT_TYPE, content_type);
         }
+        if let Some(token) = &self.token {
+            let value = token.header().await;
+            let value = value.map_err(|error| {
+                self.error(request, ApiErrorKind::Access(error.to_string())).with_source(error)
+            })?;
+            http_request = http_request.header(header::AUTHORIZATION, value);
+        }
         let http_request = http_request.body(Body::from(request.body.to_vec())).map_err(|error| {
             self.error(request, ApiErrorKind::Malformed("its path".to_owned())).with_source(error)
         })?;
         let sent = self.client.send(http_request).await;
-        let response = sent.map_err(|error| {
-            self.error(request, ApiErrorKind::Unreachable).with_source(without_secrets(error.into()))
-        })?;
+        let response =
+            sent.map_err(|error| self.error(request, ApiErrorKind::Unreachable).with_source(error))?;
         self.has_answered.store(true, Ordering::Relaxed);
         let (parts, body) = response.into_parts();
         if parts.status.is_success() {
@@ -280,32 +297,6 @@ impl Cluster {
     }
 }
 
-type AnyError = Box<dyn std::error::Error + Send + Sync>;
-
-/// Replaces an error whose text would quote secrets: a parser shows the lines around its error, and those of a
-/// kubeconfig hold tokens; a failed credential plugin is shown with its environment and its output.
-fn without_secrets(error: AnyError) -> AnyError {
-    let first: &(dyn std::error::Error + 'static) = &*error;
-    let safe = match (find_cause(first), find_cause(first)) {
-        (Some(KubeconfigError::Parse(parse)), _) => {
-            let place = parse.location();
-            let place = place.map(|at| format!(", at line {}, column {}", at.line(), at.column()));
-            format!("the kubeconfig cannot be parsed{}", place.unwrap_or_default())
-        }
-        (_, Some(AuthError::AuthExecRun { out, .. })) => {
-            format!("the credential plugin failed: {}", out.status)
-        }
-        (_, Some(AuthError::AuthExecParse(_))) => {
-            "the credential plugin's answer cannot be understood".to_owned()
-        }
-        (_, Some(AuthError::AuthExec(_) | AuthError::AuthExecStart(_))) => {
-            "the credential plugin cannot be run".to_owned()
-        }
-        _ => return error,
-    };
-    safe.into()
-}
-
 /// Returns an address without the user and the password that it may hold.
 fn without_password(address: &http::Uri) -> String {
     let text = address.to_string();
@@ -316,18 +307,4 @@ fn without_password(address: &http::Uri) -> String {
         }
         None => text,
     }
-}
-
-/// Reads the client configuration by kube's own rules.
-async fn configure(access: &ClusterSpec) -> Result<kube::Config, AnyError> {
-    let options = KubeConfigOptions { context: access.context.clone(), cluster: None, user: None };
-    if let Some(path) = &access.kubeconfig_file {
-        let kubeconfig = Kubeconfig::read_from(path)?;
-        return Ok(kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?);
-    }
-    let in_pod = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
-    if in_pod && access.context.is_none() && std::env::var_os("KUBECONFIG").is_none() {
-        return Ok(kube::Config::incluster()?);
-    }
-    Ok(kube::Config::from_kubeconfig(&options).await?)
 }

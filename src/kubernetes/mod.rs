@@ -1,5 +1,6 @@
 //! The API server: requests, discovery, kinds, pages of lists, and which objects are selected.
 
+mod access;
 mod api_error;
 pub mod client;
 pub mod discovery;

@@ -105,7 +105,7 @@ impl HttpSender {
     pub(super) fn new(ca_file: Option<&Path>, is_tls: bool) -> Self {
         let trust = match ca_file {
             _ if !is_tls => Ok(TrustStore::empty()),
-            Some(file) => https::read_ca(file).map(|trust| trust.with_native_roots(true)),
+            Some(file) => https::read_ca(file).map(|ca| TrustStore::default().with_pem_certificate(ca.pem)),
             None => Ok(TrustStore::default()),
         };
         Self(trust.and_then(|trust| https::connector(trust, CONNECT)))

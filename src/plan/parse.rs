@@ -9,6 +9,7 @@ use super::schema::{self, FieldDoc};
 use super::source_tree::{SourceNode, position, without_indexes};
 use super::spec::BackupPlan;
 use super::{recipient, supported, validate};
+use crate::report::text::without_bom;
 
 /// The maximum length of a plan, in bytes. Kubernetes limits a ConfigMap to 1 MiB.
 pub const MAX_PLAN_BYTES: usize = 1 << 20;
@@ -49,6 +50,7 @@ fn parse_typed<T: DeserializeOwned>(
     text: &str,
     fields: fn() -> Vec<FieldDoc>,
 ) -> Result<(T, SourceNode), PlanError> {
+    let text = without_bom(text);
     if text.len() > MAX_PLAN_BYTES {
         let message = format!("a plan has at most {MAX_PLAN_BYTES} bytes, this is {}", text.len());
         return Err(Problem::new(ProblemKind::Syntax, "", message).into());

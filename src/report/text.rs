@@ -5,6 +5,18 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+/// Returns a text without the byte order mark at its head, which some editors write.
+#[must_use]
+pub fn without_bom(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
+/// Returns the bytes of a text without the byte order mark at its head, like [`without_bom`].
+#[must_use]
+pub fn bytes_without_bom(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
+}
+
 /// Formats bytes in binary units: `512 B`, `4.1 GiB`, `71 MiB`. From KiB on, one decimal below 10.
 #[must_use]
 pub fn size(bytes: u64) -> String {

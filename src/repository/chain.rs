@@ -41,6 +41,21 @@ impl Snapshot {
     }
 }
 
+/// The way to address one of two snapshots that have the same number.
+pub const SAME_NUMBER: &str =
+    "both are whole: name one by the first six digits of its hash or more; let runs of one plan not overlap";
+
+/// A snapshot's number with the first digits of its hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnapshotName(pub u64, pub ObjectHash);
+
+impl std::fmt::Display for SnapshotName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let hash = self.1.to_string();
+        write!(f, "snapshot {:06} (sha256:{})", self.0, hash.get(..12).unwrap_or(&hash))
+    }
+}
+
 /// All manifests of one plan.
 #[derive(Debug, Default)]
 pub struct Chain {

@@ -87,6 +87,9 @@ pub enum RepositoryError {
         snapshot: String,
         /// Their sequences and times, and what tells them apart.
         found: Vec<(String, String)>,
+        /// The first digits of the hash of one of them, if only hashes tell them apart: they are of one plan of
+        /// one writer.
+        by_hash: Option<String>,
     },
     /// `latest` is older than something that is damaged.
     #[error("snapshot {seq:06} is the newest that counts, and something newer lies there")]

@@ -10,7 +10,7 @@ use crate::report::event::Meter;
 use crate::report::outcome::Outcome;
 use crate::source::database::{DatabaseConfig, DatabaseInfo};
 use crate::target::database::{
-    DatabaseRestore, RestoreRecipe, RestoredDatabase, StreamContents, TargetDatabase, connect,
+    DatabaseRestore, RestoreRecipe, RestoredDatabase, StreamContents, TargetDatabase, TargetState, connect,
 };
 
 /// Restores an item into a server: roles, then databases, then the settings of all roles. A dump that is
@@ -24,27 +24,19 @@ pub(super) async fn restore(
     let failed = |step| move |source| ItemError::Database { step, source };
     let config = DatabaseConfig { name: item.name.clone(), ..target.config.clone() };
     let server = connect(&config).await.map_err(failed(DatabaseStep::Connect))?;
-    let contents = |stream: &Stream| server.contents(&stream.name, &stream.format);
     let mut report = DatabasesReport::default();
-    let is_globals = |stream: &&Stream| contents(stream) == Some(StreamContents::Globals);
+    let is_globals =
+        |stream: &&Stream| server.contents(&stream.name, &stream.format) == Some(StreamContents::Globals);
     let globals = item.streams.iter().find(is_globals);
     if let Some(globals) = globals {
         let mut dump = streams::as_reader(&job.snapshot.read(globals)?, meter.clone());
         let result = server.restore_globals(&mut dump).await.map_err(failed(DatabaseStep::Globals));
         report.globals = Some(unless_run_ends(result)?);
     }
-    let infos = item.facts.get("databases").cloned().unwrap_or_default();
-    let infos: Vec<DatabaseInfo> = serde_json::from_value(infos).unwrap_or_default();
-    for stream in &item.streams {
-        let Some(StreamContents::Database(database)) = contents(stream) else { continue };
-        let request = DatabaseRestore {
-            target: if target.replace { TargetDatabase::Replace } else { TargetDatabase::Create },
-            encoding_from: infos.iter().find(|info| info.name == database).cloned(),
-            no_owner: target.no_owner,
-            database: database.clone(),
-        };
+    for (stream, request) in requests(&*server, item, target) {
         let result = unless_run_ends(restore_stream(&*server, &request, job, stream, meter).await)?;
-        report.databases.push(DatabaseResult { database, stream: stream.name.clone(), result });
+        let (database, stream) = (request.database, stream.name.clone());
+        report.databases.push(DatabaseResult { database, stream, result });
     }
     if let (Some(stream), Some(Ok(globals))) = (globals, &mut report.globals) {
         let mut dump = streams::as_reader(&job.snapshot.read(stream)?, meter.clone());
@@ -63,6 +55,52 @@ fn unless_run_ends<T>(result: Result<T, ItemError>) -> Result<Result<T, ItemErro
         Err(error) if !matches!(error.outcome(), Outcome::Partial | Outcome::Damaged) => Err(error),
         result => Ok(result),
     }
+}
+
+/// Returns the databases of an item, each with its stream.
+fn requests<'a>(
+    server: &dyn RestoreRecipe,
+    item: &'a Item,
+    target: &DatabaseTarget,
+) -> Vec<(&'a Stream, DatabaseRestore)> {
+    let infos = item.facts.get("databases").cloned().unwrap_or_default();
+    let infos: Vec<DatabaseInfo> = serde_json::from_value(infos).unwrap_or_default();
+    let request = |stream: &'a Stream| {
+        let contents = server.contents(&stream.name, &stream.format);
+        let Some(StreamContents::Database(database)) = contents else { return None };
+        let request = DatabaseRestore {
+            target: if target.replace { TargetDatabase::Replace } else { TargetDatabase::Create },
+            encoding_from: infos.iter().find(|info| info.name == database).cloned(),
+            no_owner: target.no_owner,
+            database,
+        };
+        Some((stream, request))
+    };
+    item.streams.iter().filter_map(request).collect()
+}
+
+/// A database of an item, and what a restore would do with its target.
+#[derive(Debug)]
+pub struct DatabasePreview {
+    /// The database's name.
+    pub database: String,
+    /// The state of the target, or the reason why it would not be restored.
+    pub target: Result<TargetState, ItemError>,
+}
+
+/// Looks at the target of each database of an item, and changes nothing. Fails as [`restore`] does.
+pub(super) async fn preview(item: &Item, target: &DatabaseTarget) -> Result<Vec<DatabasePreview>, ItemError> {
+    let config = DatabaseConfig { name: item.name.clone(), ..target.config.clone() };
+    let failed = |source| ItemError::Database { step: DatabaseStep::Connect, source };
+    let server = connect(&config).await.map_err(failed)?;
+    let mut found = Vec::new();
+    for (_, request) in requests(&*server, item, target) {
+        let step = DatabaseStep::Dump(request.database.clone());
+        let looked = server.preview_database(&request).await;
+        let looked = looked.map_err(|source| ItemError::Database { step, source });
+        found.push(DatabasePreview { database: request.database, target: unless_run_ends(looked)? });
+    }
+    Ok(found)
 }
 
 async fn restore_stream(

@@ -1,6 +1,6 @@
 //! The errors of a restore: of a stream, and of an item.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 
 use crate::format::tar::parse::ParseError;
@@ -222,6 +222,18 @@ impl ItemError {
             Self::Files(error) => match error {
                 DirectoryError::Restore(RestoreError::Damaged { .. }) => Outcome::Damaged,
                 DirectoryError::Restore(error) => reading_outcome(error).unwrap_or(Outcome::Usage),
+                // As for a folder: a full target is a part, one that takes nothing is a wrong argument.
+                DirectoryError::Io(_, error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::ReadOnlyFilesystem
+                            | ErrorKind::PermissionDenied
+                            | ErrorKind::NotADirectory
+                            | ErrorKind::AlreadyExists
+                    ) =>
+                {
+                    Outcome::Usage
+                }
                 DirectoryError::Io { .. } => Outcome::Partial,
                 _ => Outcome::Usage,
             },

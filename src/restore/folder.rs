@@ -10,7 +10,7 @@ use crate::pipeline::ReadError;
 use crate::pipeline::reader::StreamReader;
 use crate::report::event::Meter;
 use crate::runtime::{Runtime, kill_point};
-use crate::target::volume::{Destination, ExistingFiles, TargetOptions, VolumeReport, VolumeTarget};
+use crate::target::volume::{Destination, TargetOptions, VolumeReport, VolumeTarget, check_target};
 use bytes::Bytes;
 use futures::StreamExt;
 use std::collections::HashMap;
@@ -89,6 +89,10 @@ pub struct Look {
     pub bytes: u64,
     /// Selected paths that the snapshot does not hold.
     pub absent: Vec<Name>,
+    /// Number of members whose owner or group this user cannot set.
+    pub foreign_owners: u64,
+    /// Number of devices that are not allowed.
+    pub refused_devices: u64,
 }
 
 /// Measures how much [`into_folder`] would read and, if a target is named, checks that it would take
@@ -96,20 +100,52 @@ pub struct Look {
 pub async fn look_at_folder(
     reader: &StreamReader,
     paths: Option<&Paths>,
-    target: Option<&Destination>,
-    existing: ExistingFiles,
+    target: Option<(&Destination, &TargetOptions)>,
 ) -> Result<Look, RestoreStreamError> {
-    let look = match paths {
-        None => Look { members: reader.body().members, bytes: reader.body().length, absent: Vec::new() },
+    let (members, bytes, absent) = match paths {
+        None => (reader.body().members, reader.body().length, Vec::new()),
         Some(paths) => {
             let selection = select(reader, paths).await?;
-            Look { members: selection.members, bytes: selection.bytes(), absent: selection.absent }
+            (selection.members, selection.bytes(), selection.absent)
         }
     };
-    if let Some(target) = target {
-        crate::target::volume::check_target(target, existing)?;
+    let mut look = Look { members, bytes, absent, foreign_owners: 0, refused_devices: 0 };
+    if let Some((target, options)) = target {
+        check_target(target, options.existing)?;
+        count_refused(reader, paths, options, &mut look).await?;
     }
     Ok(look)
+}
+
+/// Counts the members that the target would not take whole.
+async fn count_refused(
+    reader: &StreamReader,
+    paths: Option<&Paths>,
+    options: &TargetOptions,
+    look: &mut Look,
+) -> Result<(), RestoreStreamError> {
+    let user = rustix::process::geteuid();
+    let is_root = user.is_root();
+    if is_root && options.allow_devices {
+        return Ok(());
+    }
+    let mut groups: Vec<u32> =
+        rustix::process::getgroups().unwrap_or_default().iter().map(|group| group.as_raw()).collect();
+    groups.push(rustix::process::getegid().as_raw());
+    let mut lines = reader.catalog();
+    while let Some(line) = lines.next().await {
+        let (_, line) = line?;
+        if paths.is_some_and(|paths| !paths.takes(line.path.bytes())) {
+            continue;
+        }
+        let is_device = matches!(line.kind, MemberType::Char | MemberType::Block);
+        look.refused_devices += u64::from(is_device && !options.allow_devices);
+        let is_own = |id: Option<u32>, is_held: &dyn Fn(u32) -> bool| id.is_none_or(is_held);
+        let own =
+            is_own(line.uid, &|uid| uid == user.as_raw()) && is_own(line.gid, &|gid| groups.contains(&gid));
+        look.foreign_owners += u64::from(!is_root && !own);
+    }
+    Ok(())
 }
 
 /// Restores a folder, or some paths of it, into `target`, which is created once something is known to
@@ -138,6 +174,8 @@ pub async fn into_folder(
     });
     let options = TargetOptions { deletion_scope, ..options };
     let target = target.into();
+    // The same check as in a dry run, so that both give the same reason.
+    check_target(&target, options.existing)?;
     std::fs::create_dir_all(&target.base)
         .map_err(|source| RestoreStreamError::CreateTarget { path: target.base.clone(), source })?;
     let target = VolumeTarget::open(target, options, runtime.random())?;

@@ -9,4 +9,5 @@ mod resources;
 pub mod run;
 pub mod streams;
 
+pub use databases::DatabasePreview;
 pub use preview::{ItemPreview, ResourcesPreview};

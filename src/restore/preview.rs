@@ -1,5 +1,6 @@
 //! Plans a restore, and changes nothing.
 
+use super::databases::{self, DatabasePreview};
 use super::error::ItemError;
 use super::folder::{Look, look_at_folder};
 use super::job::{FolderTarget, ResourcesTarget, RestoreJob};
@@ -11,15 +12,14 @@ use crate::source::database::is_database_dump;
 use crate::target::kubernetes::{
     Decision, DirectoryError, Plan, UnmatchedSelector, find_unmatched_selectors,
 };
-use crate::target::volume::ExistingFiles;
 
 /// The amount of an item that a restore would bring.
 #[derive(Debug)]
 pub enum ItemPreview {
     /// The entries of a folder.
     Folder(Look),
-    /// This number of databases.
-    Databases(u64),
+    /// This number of databases; what would be done with each, if a server is the target.
+    Databases(u64, Vec<DatabasePreview>),
     /// This number of objects, before any selection.
     Objects(u64),
 }
@@ -29,6 +29,8 @@ pub enum ItemPreview {
 pub struct ResourcesPreview {
     /// The plan, if a cluster is the target.
     pub plan: Option<Plan>,
+    /// The address of that cluster, and the context.
+    pub cluster: Option<String>,
     /// Selectors that match no object, if files are the target.
     pub unmatched: Vec<UnmatchedSelector>,
 }
@@ -42,18 +44,22 @@ impl RestoreJob<'_> {
         match item.kind.as_str() {
             "database" => {
                 let dumps = item.streams.iter().filter(|stream| is_database_dump(&stream.format)).count();
-                Ok(ItemPreview::Databases(dumps as u64))
-            }
-            "volume" if !item.streams.is_empty() => {
-                let reader = self.snapshot.read(streams::only_stream(item)?)?;
-                let (to, existing) = match &self.folder {
-                    Some(FolderTarget::Directory { to, options }) => {
-                        (Some(subdirectory(to, item, self.items.len() > 1)), options.existing)
-                    }
-                    _ => (None, ExistingFiles::default()),
+                let databases = match &self.database {
+                    Some(target) => databases::preview(item, target).await?,
+                    None => Vec::new(),
                 };
-                let paths = self.paths.as_ref();
-                Ok(ItemPreview::Folder(look_at_folder(&reader, paths, to.as_ref(), existing).await?))
+                Ok(ItemPreview::Databases(dumps as u64, databases))
+            }
+            "volume" => {
+                let reader = self.snapshot.read(streams::only_stream(item)?)?;
+                let target = match &self.folder {
+                    Some(FolderTarget::Directory { to, options }) => {
+                        Some((subdirectory(to, item, self.items.len() > 1), options))
+                    }
+                    _ => None,
+                };
+                let target = target.as_ref().map(|(to, options)| (to, *options));
+                Ok(ItemPreview::Folder(look_at_folder(&reader, self.paths.as_ref(), target).await?))
             }
             _ => Ok(ItemPreview::Objects(item.streams.iter().map(|stream| stream.members).sum())),
         }
@@ -81,7 +87,8 @@ impl RestoreJob<'_> {
                 }
                 Some(ResourcesTarget::Cluster { cluster, config, plan_hash }) => {
                     let target = (cluster, config, plan_hash.as_deref());
-                    preview.plan = Some(resources::plan(self, item, target, server, decided).await?);
+                    let (plan, cluster) = resources::plan(self, item, target, server, decided).await?;
+                    (preview.plan, preview.cluster) = (Some(plan), Some(cluster));
                 }
                 None => {}
             }

@@ -56,14 +56,14 @@ pub(super) async fn restore(
 }
 
 /// Plans the restore into a cluster without applying it. `server` sends each object to the API server, in a
-/// dry run; `decided` receives the decision for each object.
+/// dry run; `decided` receives the decision for each object. Also returns the cluster's address and context.
 pub(super) async fn plan(
     job: &RestoreJob<'_>,
     item: &Item,
     (cluster, config, plan_hash): (&ClusterSpec, &RestoreConfig, Option<&str>),
     server: bool,
     decided: &mut (dyn FnMut(&Decision) + Send),
-) -> Result<Plan, ItemError> {
+) -> Result<(Plan, String), ItemError> {
     let source = SnapshotResources::new(job.snapshot, item)?;
     let cluster = connect(cluster, job.reporter).await?;
     let meter = job.reporter.meter(&item.name, "objects");
@@ -71,7 +71,7 @@ pub(super) async fn plan(
     meter.end();
     let plan = plan.map_err(|source| ItemError::Cluster { created: None, source })?;
     require_hash(&plan, plan_hash)?;
-    Ok(plan)
+    Ok((plan, cluster.describe()))
 }
 
 async fn connect(spec: &ClusterSpec, reporter: &Reporter) -> Result<Cluster, ItemError> {

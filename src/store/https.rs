@@ -11,6 +11,8 @@ use aws_smithy_runtime_api::client::http::HttpConnectorSettings;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
+use crate::report::text::bytes_without_bom;
+
 /// The largest CA file, in bytes.
 const MAX_CA_FILE: u64 = 1 << 20;
 
@@ -26,8 +28,16 @@ pub fn connector(trust: TrustStore, connect: Duration) -> Result<Connector, Stri
         .build())
 }
 
-/// Reads a CA file and returns a trust in it alone. The file is checked first: the SDK panics on a bad one.
-pub fn read_ca(path: &Path) -> Result<TrustStore, String> {
+/// A CA file.
+pub struct CaFile {
+    /// Its text.
+    pub pem: Vec<u8>,
+    /// The certificates in it; at least one.
+    pub certificates: Vec<CertificateDer<'static>>,
+}
+
+/// Reads and checks a CA file: the SDK panics on a bad one.
+pub fn read_ca(path: &Path) -> Result<CaFile, String> {
     let shown = path.display();
     let mut pem = Vec::new();
     File::open(path)
@@ -36,14 +46,15 @@ pub fn read_ca(path: &Path) -> Result<TrustStore, String> {
     if pem.len() as u64 > MAX_CA_FILE {
         return Err(format!("the CA file {shown} is larger than 1 MiB"));
     }
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
+    let (mut roots, mut certificates) = (rustls::RootCertStore::empty(), Vec::new());
+    for certificate in CertificateDer::pem_slice_iter(bytes_without_bom(&pem)) {
         let certificate = certificate.map_err(|error| format!("the CA file {shown} is damaged: {error}"))?;
-        let added = roots.add(certificate);
+        let added = roots.add(certificate.clone());
         added.map_err(|error| format!("the CA file {shown} contains an invalid certificate: {error}"))?;
+        certificates.push(certificate);
     }
-    if roots.is_empty() {
+    if certificates.is_empty() {
         return Err(format!("the CA file {shown} holds no certificate in PEM form"));
     }
-    Ok(TrustStore::empty().with_pem_certificate(pem))
+    Ok(CaFile { pem, certificates })
 }

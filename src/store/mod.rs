@@ -130,9 +130,12 @@ impl StoreError {
     pub fn outcome(&self) -> Outcome {
         use StoreErrorKind as Kind;
         match &self.kind {
-            Kind::Denied(_) | Kind::Credentials(_) | Kind::Settings(_) | Kind::NoBucket | Kind::Clock(_) => {
-                Outcome::Usage
-            }
+            Kind::Denied(_)
+            | Kind::Credentials(_)
+            | Kind::CredentialsFile(_)
+            | Kind::Settings(_)
+            | Kind::NoBucket
+            | Kind::Clock(_) => Outcome::Usage,
             Kind::Corrupt(_)
             | Kind::Protocol(_)
             | Kind::TooLarge { .. }
@@ -173,6 +176,9 @@ pub enum StoreErrorKind {
     /// No credentials, unknown ones, or a wrong signature.
     #[error("the credentials are missing or not accepted ({0})")]
     Credentials(String),
+    /// The file with the credentials is missing, or this user may not read it.
+    #[error("{0}")]
+    CredentialsFile(String),
     /// The settings are invalid: an address, a file, a value.
     #[error("{0}")]
     Settings(String),

@@ -73,12 +73,19 @@ pub struct Bucket {
 
 /// The folder or bucket that a URL names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum StoreLocation {
+pub enum StoreLocation {
+    /// A folder, for `file:///path`.
     Folder(PathBuf),
+    /// A bucket, for `s3://bucket/prefix`.
     Bucket(Bucket),
 }
 
-pub(super) fn parse_url(url: &str) -> Result<StoreLocation, String> {
+/// Parses the address of a repository: the only parser of such addresses, for plans and arguments alike.
+/// The path of a folder is taken as it is, without %-escapes. A message never repeats a possible password.
+pub fn parse_url(url: &str) -> Result<StoreLocation, String> {
+    if url.contains(char::is_control) {
+        return Err("the address contains a line break or another control character".into());
+    }
     if let Some(path) = url.strip_prefix("file://") {
         return match path.starts_with('/') {
             true => Ok(StoreLocation::Folder(PathBuf::from(path))),
@@ -86,10 +93,12 @@ pub(super) fn parse_url(url: &str) -> Result<StoreLocation, String> {
         };
     }
     let Some(rest) = url.strip_prefix("s3://") else {
-        return Err("a repository is at s3://bucket/prefix or file:///path".into());
+        return Err(
+            "this is not the address of a repository: it begins with neither s3:// nor file:///".into()
+        );
     };
     if rest.contains('@') {
-        return Err("the URL holds credentials: give them in a credentials file".into());
+        return Err("the address contains credentials, or an @: give credentials in a file".into());
     }
     let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     // The rules for bucket names, with the capitals and underscores of old ones.
@@ -110,6 +119,23 @@ pub(super) fn parse_url(url: &str) -> Result<StoreLocation, String> {
     Ok(StoreLocation::Bucket(Bucket { name: name.to_owned(), prefix }))
 }
 
+/// Checks the address of an S3 service: the only check of such addresses. A message never repeats a possible
+/// password.
+pub fn check_endpoint(endpoint: &str) -> Result<(), String> {
+    if endpoint.contains('@') {
+        return Err("the endpoint contains credentials: give them in a credentials file".into());
+    }
+    let uri: http::Uri = endpoint.parse().map_err(|_| format!("{endpoint:?} is not an address"))?;
+    match (uri.scheme_str(), uri.host(), uri.query()) {
+        (Some("http" | "https"), Some(host), None) if !host.is_empty() => Ok(()),
+        (Some("http" | "https"), Some(_), Some(_)) => {
+            Err(format!("the endpoint {endpoint} has a query, which no request could carry"))
+        }
+        (Some("http" | "https"), ..) => Err(format!("the endpoint {endpoint} names no host")),
+        _ => Err(format!("the endpoint {endpoint} starts with neither https:// nor http://")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,7 +148,19 @@ mod tests {
         assert_eq!(parse_url("s3://backups"), bucket("backups", ""));
         assert_eq!(parse_url("s3://backups/"), bucket("backups", ""));
         assert_eq!(parse_url("s3://backups/prod/eu"), bucket("backups", "prod/eu/"));
-        assert_eq!(parse_url("file:///srv/my backups"), Ok(StoreLocation::Folder("/srv/my backups".into())));
+        for path in [
+            "/srv/my backups",
+            "/mnt/@backups",
+            "/mnt/user@nas/kbak",
+            "/größe",
+            "/a?b",
+            "/a#b",
+            "/50%",
+            "/a/../b",
+        ] {
+            let url = format!("file://{path}");
+            assert_eq!(parse_url(&url), Ok(StoreLocation::Folder(path.into())), "{url}");
+        }
         for bad in [
             "",
             "backups",
@@ -133,10 +171,34 @@ mod tests {
             "s3://backups/../x",
             "file://srv/x",
             "http://backups",
+            "file:///srv/x\n",
+            "s3://backups\n",
+            "s3://backups/größe",
             "s3://id:key@backups",
         ] {
             assert!(parse_url(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn malformed_endpoints_are_rejected_without_quoting_credentials() {
+        for good in ["https://s3.example.eu", "http://127.0.0.1:8333", "https://host/s3", "http://[::1]:8333"]
+        {
+            assert_eq!(check_endpoint(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "s3.example.eu",
+            "ftp://s3.example.eu",
+            "",
+            "https://",
+            "https://host?x=1",
+            "https://größe",
+            "h ttp://a",
+        ] {
+            assert!(check_endpoint(bad).is_err(), "{bad}");
+        }
+        let error = check_endpoint("https://id:canary@host").unwrap_err();
+        assert!(!error.contains("canary"), "{error}");
     }
 
     #[test]

@@ -149,6 +149,10 @@ pub struct Finding {
     pub detail: String,
     /// True if every chunk of it that snapshots need has a copy elsewhere, so that a restore is whole.
     pub healed: bool,
+    /// True if a signed record names the bad pack and the newest snapshot does not need it. Only an identity can
+    /// tell if copies of its chunks make the older snapshots whole.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub distrusted: bool,
     /// The snapshots that it affects, oldest first.
     pub snapshots: Vec<AffectedSnapshot>,
     /// The recommended action.
@@ -198,6 +202,7 @@ impl Findings {
             fault,
             detail: detail.into(),
             healed: false,
+            distrusted: false,
             snapshots: Vec::new(),
             remedy,
         };
@@ -257,6 +262,20 @@ impl Findings {
             finding.remedy =
                 "nothing: restores use the copies; prune removes it when nothing needs it".into();
         }
+    }
+
+    /// Records that a signed record names the bad pack `object`, if no snapshot in `newest` needs it.
+    pub fn mark_distrusted(&mut self, object: &str, newest: &BTreeSet<ObjectHash>) {
+        let Some(finding) = self.found.get_mut(object) else { return };
+        if finding.snapshots.iter().any(|snapshot| newest.contains(&snapshot.hash)) {
+            "the next backup stores its data anew: a signed record names it already"
+                .clone_into(&mut finding.remedy);
+            return;
+        }
+        finding.distrusted = true;
+        "the newest snapshot is whole without it; kbak verify --identity OWNER-KEY tells whether copies make the \
+         older ones whole"
+            .clone_into(&mut finding.remedy);
     }
 
     /// Returns the findings by key, and the number of those not kept.

@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::format::ids::{EpochId, NameId, ObjectHash, WriterId};
-use crate::format::layout::{self, EpochPath, ObjectKey};
+use crate::format::layout::{self, EpochPath, ObjectClass, ObjectKey};
 use crate::format::{epoch::EpochError, manifest::ManifestError, record::RecordError};
 use crate::report::{error::causes, event::Meter};
 use crate::repository::chain::{ChainFault, Snapshot};
@@ -31,6 +31,7 @@ use crate::store::{StoreError, StoreErrorKind};
 
 pub use distrust::{DistrustError, distrust};
 pub use finding::{AffectedSnapshot, Fault, Finding, Findings, MAX_FINDINGS, ObjectKind, PlanRef};
+use named_objects::NamedObjects;
 pub use report::{Depth, Head, Options, Totals, VerifyReport};
 
 /// The result of a step of the verification. A fault in the repository is no error.
@@ -88,7 +89,7 @@ pub async fn verify(view: &RepositoryReader, options: &Options) -> Result<Verify
         // A rejected manifest has a finding of its own.
         let rejected = |head: ObjectHash| names(&view, head);
         expected |= options.expect_head.is_some_and(|head| view.chain.get(head).is_some() || rejected(head));
-        check.check_plan(&view).await?;
+        check.check_plan(&view, records).await?;
         check.meter.add_done(1);
     }
     if let Some(head) = options.expect_head.filter(|_| !expected) {
@@ -159,7 +160,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    async fn check_plan(&mut self, plan: &StoredPlan) -> Result<()> {
+    async fn check_plan(&mut self, plan: &StoredPlan, records: &Records) -> Result<()> {
         let place = PlanRef { writer: plan.writer, plan: plan.plan };
         self.plan = Some(place);
         self.chain = plan.chain.iter().cloned().collect();
@@ -182,10 +183,32 @@ impl Check<'_> {
             let path = EpochPath { writer: plan.writer, plan: plan.plan, epoch: *epoch };
             objects::check(self, path, wanted).await?;
         }
-        if !self.options.identities.is_empty() {
+        if self.options.identities.is_empty() {
+            self.mark_distrusted(plan, records, &wanted);
+        } else {
             contents::check(self, plan, &mut wanted).await?;
         }
         Ok(())
+    }
+
+    /// Marks the bad packs that signed records name already. An identity proves more.
+    fn mark_distrusted(
+        &mut self,
+        plan: &StoredPlan,
+        records: &Records,
+        wanted: &BTreeMap<EpochId, NamedObjects>,
+    ) {
+        let newest = plan.chain.heads().into_iter().map(|head| head.manifest.hash()).collect();
+        for (epoch, wanted) in wanted {
+            let path = EpochPath { writer: plan.writer, plan: plan.plan, epoch: *epoch };
+            for (id, domain) in &wanted.domains {
+                let (known, _) = records.distrusted(plan.plan, *epoch, *id);
+                for pack in domain.bad.intersection(&known) {
+                    let key = path.in_domain(*id, ObjectClass::Pack, *pack);
+                    self.findings.mark_distrusted(key.as_str(), &newest);
+                }
+            }
+        }
     }
 
     /// Checks both copies of every epoch, and reports epochs that are named and missing.

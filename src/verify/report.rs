@@ -91,10 +91,13 @@ impl VerifyReport {
     /// Returns the exit code.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
-        if self.findings.iter().any(|finding| finding.fault != Fault::Newer && !finding.healed) {
+        let open = |finding: &&Finding| !finding.healed && !finding.distrusted;
+        if self.findings.iter().filter(open).any(|finding| finding.fault != Fault::Newer) {
             Outcome::Damaged
-        } else if self.findings.iter().any(|finding| !finding.healed) {
+        } else if self.findings.iter().any(|finding| open(&finding)) {
             Outcome::Usage
+        } else if self.findings.iter().any(|finding| finding.distrusted && !finding.healed) {
+            Outcome::Partial
         } else if !self.closed_epochs.is_empty() || self.checked.snapshots == 0 {
             Outcome::Partial
         } else {

@@ -62,9 +62,20 @@ fn unwritable_standard_output_exits_three() {
     let cli = sample_repo();
     let (data, writer, reader) = (cli.text("data"), cli.writer_args(), cli.reader_args());
     let backup = [&["backup", "--path", &data], &as_strs(&writer)[..]].concat();
+    let back = cli.text("back");
     let reads = |args: &[&'static str]| [args.to_vec(), as_strs(&reader)].concat();
     let (code, _, err) = shell(&[&backup[..], &["-o", "json"]].concat(), "> /dev/full");
     assert!(code == 3 && err.contains("snapshot 000001 committed"), "{code}: {err}");
+    let (code, _, err) = shell(&[&backup[..], &["-o", "json"]].concat(), ">&-");
+    assert!(code == 3 && err.contains("snapshot 000002 committed, but its report"), "{code}: {err}");
+    let restore = reads(&["restore", "--to", "back", "-o", "json"]);
+    let restore: Vec<&str> =
+        restore.iter().map(|arg| if *arg == "back" { back.as_str() } else { arg }).collect();
+    let (code, _, err) = shell(&restore, ">&-");
+    assert!(
+        code == 3 && err.contains("restored, but its report: standard output is closed"),
+        "{code}: {err}"
+    );
     let item = cli.data_item();
     let place = format!("{item}:one.txt");
     let cat = [&["cat", "latest", &place], &as_strs(&reader)[..]].concat();

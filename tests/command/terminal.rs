@@ -6,7 +6,8 @@ use std::process::{Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::cli_repo::{CliRepo, as_strs};
-use crate::support::program::command;
+use crate::support::postgres::PostgresServer;
+use crate::support::program::{command, succeeds};
 
 /// Runs a shell line on its own terminal and presses each key after its text was shown. Returns all output.
 fn at_a_terminal(shell: &str, keys: &[(&str, &[u8])]) -> String {
@@ -116,4 +117,36 @@ fn unread_output_does_not_block_an_interrupted_run() {
     }
     assert_eq!(child.wait().expect("an end").code(), Some(6));
     drop(output);
+}
+
+#[test]
+fn databases_are_dropped_only_after_a_yes_on_the_terminal() {
+    let server = PostgresServer::start("secret", &[]);
+    server.sql("postgres", "CREATE DATABASE shop");
+    server.sql("shop", "CREATE TABLE orders AS SELECT n FROM generate_series(1, 100) n");
+    let cli = CliRepo::new();
+    let url = format!("postgresql://kbak@/shop?host={}", server.socket().display());
+    let mut backup = command(&["backup", "--database", &url]);
+    succeeds(backup.args(cli.writer_args()).env("PGPASSWORD", "secret"));
+    server.sql("shop", "INSERT INTO orders VALUES (0)");
+    let count = || server.sql("shop", "SELECT count(*) FROM orders").trim().to_owned();
+    let line = |more: &str| {
+        let reader = as_strs(&cli.reader_args()).join(" ");
+        format!(
+            "PGPASSWORD=secret \"$KBAK\" restore latest --database '{url}' --replace-databases {more} {reader}; \
+             echo \"code=$?\""
+        )
+    };
+    let shown = at_a_terminal(&line(""), &[("type yes to go on: ", b"no\r")]);
+    assert!(shown.contains("code=2") && shown.contains("not confirmed; nothing was changed"), "{shown}");
+    assert!(
+        shown.contains("shop (1 object)") && shown.contains("as kbak these databases are DROPPED"),
+        "{shown}"
+    );
+    assert_eq!(count(), "101");
+    let shown = at_a_terminal(&line(""), &[("type yes to go on: ", b"yes\r")]);
+    assert!(shown.contains("code=0"), "{shown}");
+    assert_eq!(count(), "100");
+    let shown = at_a_terminal(&line("--yes"), &[]);
+    assert!(shown.contains("code=0") && !shown.contains("type yes"), "{shown}");
 }

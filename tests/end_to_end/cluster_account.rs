@@ -255,7 +255,7 @@ fn errors_of_kubeconfigs_quote_no_secret() {
             "users:\n- user:\n    token: TOPSECRET\n   password: TOPSECRET\n".to_owned(),
             "cannot be parsed, at line",
         ),
-        ("users: [{user: {token: [TOPSECRET]}}]\n".to_owned(), "cannot be parsed, at line"),
+        ("users: [{user: {token: [TOPSECRET]}}]\n".to_owned(), "has no current-context"),
         ("{\"users\": \"TOPSECRET\"".to_owned(), "cannot be parsed, at line"),
         (config("http://127.0.0.1:9", json!({"exec": exec})), "the credential plugin failed"),
         (config("http://user:TOPSECRET@127.0.0.1:9", json!({})), "http://127.0.0.1:9"),

@@ -43,6 +43,7 @@ async fn restore_is_planned_bound_to_its_plan_hash_and_reported() {
 
     let shown = good(&with(&["--namespace", "shop", "--dry-run"]));
     let text = String::from_utf8(shown.stdout).expect("UTF-8");
+    assert!(text.contains("→ the cluster https://") && text.contains(" (context "), "{text}");
     assert!(text.contains("\nhold     1 object in shop (Ingress 1)  → --release ingress\n"), "{text}");
     assert!(text.contains("\ncreate   2 objects in shop (ConfigMap 1, Namespace 1)\n"), "{text}");
     assert!(text.contains("--takeover"), "{text}");

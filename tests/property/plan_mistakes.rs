@@ -396,13 +396,13 @@ const CASES: &[(&str, &str, &str, &str)] = &[
         "an address of nothing",
         "url:backups/prod",
         "  resources: {}\n",
-        "line 6, column 21: spec.repository.url: \"backups/prod\" is not the address of a repository → write s3://bucket/prefix or file:///folder",
+        "line 6, column 21: spec.repository.url: this is not the address of a repository: it begins with neither s3:// nor file:/// → write s3://bucket/prefix or file:///folder",
     ),
     (
         "an address with a password",
         "url:s3://me:canary-7391@backups",
         "  resources: {}\n",
-        "line 6, column 21: spec.repository.url: the address contains credentials, or an @; put credentials into a file → write s3://bucket/prefix or file:///folder",
+        "line 6, column 21: spec.repository.url: the address contains credentials, or an @: give credentials in a file → write s3://bucket/prefix or file:///folder",
     ),
     (
         "no recipients",

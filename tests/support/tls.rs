@@ -12,9 +12,18 @@ pub const CA: &[u8] = include_bytes!("tls/ca.pem");
 
 /// Accepts connections as the server of the certificate.
 pub fn acceptor() -> TlsAcceptor {
-    let chain = CertificateDer::pem_slice_iter(include_bytes!("tls/server.pem"));
+    acceptor_with(include_bytes!("tls/server.pem"), include_bytes!("tls/server.key"))
+}
+
+/// The same with a certificate for 127.0.0.1 that is its own authority, as `openssl req -x509` makes it.
+pub fn self_signed_acceptor() -> TlsAcceptor {
+    acceptor_with(include_bytes!("tls/self-signed.pem"), include_bytes!("tls/self-signed.key"))
+}
+
+fn acceptor_with(chain: &[u8], key: &[u8]) -> TlsAcceptor {
+    let chain = CertificateDer::pem_slice_iter(chain);
     let chain = chain.collect::<Result<Vec<_>, _>>().expect("certificates");
-    let key = PrivateKeyDer::from_pem_slice(include_bytes!("tls/server.key")).expect("a key");
+    let key = PrivateKeyDer::from_pem_slice(key).expect("a key");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

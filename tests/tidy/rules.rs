@@ -17,7 +17,7 @@ pub const LAYERS: &[(&str, &[&str])] = &[
     ("keys", &["report", "runtime", "format", "fs"]),
     ("pipeline", &["report", "runtime", "format", "store"]),
     ("repository", &["report", "runtime", "format", "store", "keys", "pipeline"]),
-    ("plan", &["report", "keys"]),
+    ("plan", &["report", "store", "keys"]),
     ("kubernetes", &["report", "runtime", "plan"]),
     ("source", &["report", "runtime", "format", "fs", "plan", "kubernetes"]),
     ("target", &["report", "runtime", "format", "fs", "plan", "kubernetes", "source"]),

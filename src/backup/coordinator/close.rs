@@ -2,7 +2,7 @@
 
 use super::super::error::BackupError;
 use super::super::item::{ItemJob, ItemResult, ItemSource};
-use super::{DomainResult, Run};
+use super::{DomainResult, EarlierIndex, Run};
 use crate::format::body::{Item, Stream};
 use crate::format::cache::seal_root;
 use crate::format::ids::{NameId, ObjectHash};
@@ -32,7 +32,7 @@ impl Run<'_> {
         id: NameId,
         domain: &Arc<DomainWriter>,
         finished: Vec<(&ItemJob, ItemResult, u64)>,
-        index: Vec<ObjectHash>,
+        earlier: EarlierIndex,
     ) -> Result<(), BackupError> {
         let (mut pending, mut items) = (Vec::new(), Vec::new());
         for (job, mut result, millis) in finished {
@@ -71,7 +71,7 @@ impl Run<'_> {
             });
             results.push((item, summary, caches));
         }
-        let index = self.merged(domain, [index, new_index].concat()).await?;
+        let index = self.merged(domain, [earlier.objects, new_index].concat(), earlier.has_lost).await?;
         kill_point("backup.domain.closed");
         let draft = NewDomain { domain: id, name: name.to_owned(), needs, index, cache };
         self.written.push(DomainResult { draft, items: results });
@@ -86,13 +86,15 @@ impl Run<'_> {
         own.flat_map(|one| one.objects.iter().copied()).collect()
     }
 
-    /// Merges the index objects of a finished domain into few if there are more than [`MERGE_ABOVE`].
+    /// Merges the index objects of a finished domain into few if there are more than [`MERGE_ABOVE`], or if
+    /// they name lost packs: the next run then neither loads nor reports those.
     async fn merged(
         &self,
         domain: &Arc<DomainWriter>,
         index: Vec<ObjectHash>,
+        has_lost: bool,
     ) -> Result<Vec<ObjectHash>, BackupError> {
-        if index.len() <= MERGE_ABOVE {
+        if index.len() <= MERGE_ABOVE && !has_lost {
             return Ok(index);
         }
         let known = domain.take_chunk_index();

@@ -23,10 +23,11 @@ use crate::report::coverage::{Coverage, CoverageFinding};
 use crate::report::error::causes;
 use crate::report::event::{Event, Reporter};
 use crate::report::item_state::ItemState;
+use crate::repository::chain::{SAME_NUMBER, SnapshotName};
 use crate::repository::epoch::current;
 use crate::repository::epoch::current::CurrentEpoch;
 use crate::repository::index_loader::DomainIndexLoader;
-use crate::repository::write::commit::{Committer, NewDomain, NewSnapshot};
+use crate::repository::write::commit::{Committed, Committer, NewDomain, NewSnapshot};
 use crate::runtime::{kill_point, lock};
 
 use super::carrier::Carrier;
@@ -125,6 +126,13 @@ struct Run<'a> {
     open: &'a OpenDomain,
 }
 
+/// The index objects of a domain from earlier runs.
+struct EarlierIndex {
+    objects: Vec<ObjectHash>,
+    /// True if they name packs that are gone, altered or distrusted.
+    has_lost: bool,
+}
+
 /// The result of one domain.
 struct DomainResult {
     draft: NewDomain,
@@ -168,7 +176,8 @@ impl Run<'_> {
             finished.push((*job, result, u64::try_from(millis).unwrap_or(0)));
             kill_point("backup.item.read");
         }
-        self.close(name, id, &key, finished, loaded.objects).await
+        let earlier = EarlierIndex { objects: loaded.objects, has_lost: !loaded.lost.is_empty() };
+        self.close(name, id, &key, finished, earlier).await
     }
 
     async fn item(&self, job: &ItemJob, domain: &Arc<DomainWriter>) -> Result<ItemResult, BackupError> {
@@ -229,6 +238,7 @@ impl Run<'_> {
         kill_point("backup.commit.begun");
         let committed = committer.commit(draft).await?;
         kill_point("backup.committed");
+        warn_of_concurrent(&committed, context.reporter);
         // If the keeper cannot write (a mounted Secret), the head is kept elsewhere: --expect-head.
         let _ = context.keeper.save_head(LastCommit { seq, hash: committed.head }).await;
         // The snapshot counts already: the next run tries again.
@@ -241,9 +251,23 @@ impl Run<'_> {
             committed,
             items,
             born: ready.born.clone(),
+            changed_owners: (!ready.change.is_empty()).then(|| ready.change.to_string()),
             waiting: ready.waiting.iter().map(|owner| owner.name()).collect(),
             coverage,
         })
+    }
+}
+
+/// Warns of snapshots that other runs committed meanwhile.
+fn warn_of_concurrent(committed: &Committed, reporter: &Reporter) {
+    let own = SnapshotName(committed.seq, committed.head);
+    for (seq, hash) in &committed.concurrent {
+        let other = SnapshotName(*seq, *hash);
+        reporter.event(Event::Warning {
+            object: "chain".into(),
+            message: format!("another run of this plan made {other} at the same time as this one made {own}"),
+            remedy: Some(SAME_NUMBER.into()),
+        });
     }
 }
 

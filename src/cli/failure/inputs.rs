@@ -34,7 +34,20 @@ impl From<WriterFileError> for Failure {
             }
             WriterFileError::SecretChanged { .. } => Self::new(Exit::Unreachable, what)
                 .remedy("run it again: the other run made an epoch, and this one uses it then"),
-            other => Self::usage("the writer's key files cannot be used").because(other),
+            other => {
+                let remedy = match &other {
+                    WriterFileError::Json { .. } | WriterFileError::Kind { .. } => {
+                        "something else is there: name the file or the Secret that kbak init wrote, or bring its \
+                         content back; what is there is not changed"
+                    }
+                    WriterFileError::BelongsElsewhere { .. } => {
+                        "use the files that one kbak init wrote together; each plan has its own epoch secret"
+                    }
+                    WriterFileError::Malformed { .. } => "look at the Secret: kubectl get secret -o yaml",
+                    _ => "",
+                };
+                Self::usage("the writer's key files cannot be used").because(other).remedy_if(remedy)
+            }
         }
     }
 }

@@ -145,9 +145,9 @@ impl From<RepositoryError> for Failure {
                     .facts(rejected)
                     .remedy("kbak snapshots lists what there is; --signer says whose snapshots count")
             }
-            Error::Ambiguous { found, .. } => usage
-                .facts(found.into_iter().take(MAX_CANDIDATES))
-                .remedy("say which: --plan-id with the first digits of the plan, --writer, or the hash"),
+            Error::Ambiguous { found, by_hash, .. } => {
+                usage.facts(found.into_iter().take(MAX_CANDIDATES)).remedy(ambiguous_remedy(by_hash))
+            }
             Error::NewerDamaged { seq, finished, damaged: objects } => damaged
                 .fact(format!("snapshot {seq:06}"), format!("finished {finished}"))
                 .facts(objects.into_iter().take(MAX_LISTED))
@@ -161,6 +161,17 @@ impl From<RepositoryError> for Failure {
                 damaged.remedy("older versions of the object may be there: kbak verify says what is missing")
             }
         }
+    }
+}
+
+fn ambiguous_remedy(by_hash: Option<String>) -> String {
+    match by_hash {
+        Some(hash) => {
+            format!("name one by the first digits of its hash, six or more, in place of the number: {hash}")
+        }
+        None => "say which: --plan-id with the first digits of the plan, --writer, or the first six digits of the \
+                 hash or more"
+            .to_owned(),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Errors of a restore as failures.
 
+use std::io::ErrorKind;
+
 use super::{Exit, Failure};
 use crate::report::text::plural;
 use crate::restore::error::{DatabaseStep, ItemError, RestoreStreamError};
@@ -37,7 +39,12 @@ impl From<ItemError> for Failure {
                 .remedy("the cluster, the snapshot or the arguments have changed: look at it again with --dry-run"),
             Error::Files(error) => {
                 let remedy = match &error {
-                    DirectoryError::Io { .. } => Some("make room, and write into a new folder"),
+                    DirectoryError::Io(_, source) => Some(match source.kind() {
+                        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                            "make room, and write into a new folder"
+                        }
+                        _ => folder_remedy(source.kind()),
+                    }),
                     DirectoryError::Exists(_) => Some("write into a new folder"),
                     _ => None,
                 };
@@ -53,6 +60,20 @@ impl From<ItemError> for Failure {
 
 fn database_failure(failure: Failure, step: &DatabaseStep, error: DatabaseError) -> Failure {
     let remedy = match &error {
+        _ if failure.exit == Exit::Damaged && *step == DatabaseStep::Globals => {
+            Some("nothing was changed; kbak verify --read-all lists the intact snapshots")
+        }
+        _ if *step == DatabaseStep::Connect && error.is_unreachable() => {
+            Some("check the host and port of --database, and that the server runs; then run it again")
+        }
+        DatabaseError::ToolFailed { .. } if *step == DatabaseStep::Connect => Some(
+            "check the user and the database of --database, and --database-password-file or PGPASSWORD: the \
+             server refused them",
+        ),
+        DatabaseError::MissingTool { .. } => {
+            Some("install the client tools of the server's version or newer")
+        }
+        DatabaseError::NoRight { .. } => Some("restore as a role with this right"),
         _ if !matches!(step, DatabaseStep::Dump(_)) => None,
         DatabaseError::NotEmpty { .. } => {
             Some("an existing database is replaced only with --replace-databases".to_owned())
@@ -98,7 +119,9 @@ impl From<RestoreStreamError> for Failure {
             Error::Malformed(error) => failure.because(error),
             Error::Kinds(error) => failure.because(error),
             Error::Truncated | Error::LinkToNoFile(_) | Error::KindMissing { .. } => failure,
-            Error::CreateTarget { source, .. } => failure.because(source),
+            Error::CreateTarget { source, .. } => {
+                failure.remedy(folder_remedy(source.kind())).because(source)
+            }
             Error::Output(error) => failure.because(error),
             Error::NothingAt(_) => failure.remedy("kbak ls or kbak find show what it holds"),
             Error::NoResources { why, .. } => {
@@ -107,6 +130,20 @@ impl From<RestoreStreamError> for Failure {
             Error::NoData { state, .. } => failure.fact("state", state.to_string()),
             Error::SeveralStreams { .. } => failure.remedy("say which: ITEM:STREAM, as kbak show lists them"),
         }
+    }
+}
+
+/// Returns the remedy for a target folder that cannot be created or opened.
+fn folder_remedy(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::ReadOnlyFilesystem => "choose a folder on a file system that is not mounted read-only",
+        ErrorKind::NotADirectory | ErrorKind::AlreadyExists => {
+            "a file is in the place of the target or of a folder above it: choose another target, or move it away"
+        }
+        ErrorKind::PermissionDenied => {
+            "choose a folder that this user may write, or run kbak as another user"
+        }
+        _ => "choose a target that is a folder and can be written",
     }
 }
 
@@ -119,7 +156,7 @@ fn target_failure(failure: Failure, error: TargetError) -> Failure {
             "a link stands on the way to where this item goes, and none is followed there: restore it alone, \
              with --item, to where it shall go"
         }
-        Error::Open { .. } => "check --to: it must be a folder that can be written",
+        Error::Open { source, .. } => folder_remedy(std::io::Error::from(*source).kind()),
         Error::NoRoom { .. } | Error::Stopped { .. } | Error::DeferredEntries(_) => {
             "make room in the target, then run it again with --existing-files skip: what is there already stays"
         }

@@ -24,6 +24,10 @@ pub fn remedy(error: &StoreError) -> Option<&'static str> {
         Kind::Denied(_) if folder => "give this user the right to the folder, or run kbak as another",
         Kind::Denied(_) => "give these credentials the right, or use others",
         Kind::Credentials(_) => "check the credentials: --credentials-file, AWS_PROFILE, web identity",
+        Kind::CredentialsFile(_) => {
+            "check --credentials-file; in a pod, the file is a key of the Secret that the pod mounts at its \
+             folder: kubectl describe pod names the Secret, kubectl describe secret its keys"
+        }
         Kind::Settings(_) => return None,
         Kind::NoBucket if folder => {
             "correct --repo, or mount what holds the folder; kbak init makes a new one"

@@ -68,7 +68,10 @@ impl WritableChain {
             (None, Some(spec)) => EpochSecretPlace::of(spec, &name),
             (None, None) => EpochSecretPlace::File(epoch_path(&key_file, &name)),
         };
-        let key = read_writer_key(&key_file, console)?;
+        let (key, warning) = read_writer_key(&key_file)?;
+        if let Some(warning) = warning {
+            console.warn(&warning);
+        }
         let durations = epoch_durations(spec.as_ref());
         let (repository, owners) = match &spec {
             Some(spec) => (store.apply_to(spec.repository.clone()), spec.owners()),

@@ -7,19 +7,15 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use crate::cli::failure::Failure;
-use crate::cli::shell::console::Console;
 use crate::cli::shell::passphrase::PassphrasePrompt;
 use crate::format::signers::Signers;
 use crate::keys::private_file::{self, FileError};
 use crate::keys::recovery_sheet::owners_in_pin;
 use crate::keys::writer_key::WriterKey;
-use crate::keys::{Identity, IdentityError, Owner, Prompt};
+use crate::keys::{Identity, IdentityError, KeyForm, Owner, Prompt};
 
 /// The size limit of an identity, pin or recipients' file, in bytes.
 const MAX_BYTES: u64 = 1 << 20;
-
-/// The first bytes of an encrypted age file, armored or not. It is useless without its passphrase.
-const ENCRYPTED_STARTS: [&[u8]; 2] = [b"-----BEGIN AGE ENCRYPTED FILE-----", b"age-encryption.org/v1"];
 
 /// Reads an owner's private key; `prompt` supplies the passphrase of an age file. An unencrypted key that
 /// other users can read is refused, as ssh does.
@@ -29,7 +25,7 @@ pub(crate) fn read_identity(file: &Path, prompt: &Arc<dyn Prompt>) -> Result<Arc
     let read = std::fs::File::open(file).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut bytes));
     let what = || format!("{label}: the identity cannot be read");
     read.map_err(|error| Failure::usage(what()).because(error))?;
-    if !ENCRYPTED_STARTS.iter().any(|start| bytes.starts_with(start))
+    if !Identity::is_encrypted(&bytes)
         && let Err(error @ FileError::Exposed { .. }) = private_file::read(file)
     {
         return Err(error.into());
@@ -39,6 +35,15 @@ pub(crate) fn read_identity(file: &Path, prompt: &Arc<dyn Prompt>) -> Result<Arc
             IdentityError::NoPassphrase(_) => "run it on a terminal, or give --passphrase-file FILE",
             IdentityError::Passphrase(_) => {
                 "run it again with the right one; --passphrase-file takes a file's first line"
+            }
+            IdentityError::Form { form: KeyForm::Putty, .. } => {
+                "convert it: puttygen KEY.ppk -O private-openssh -o NEW.key"
+            }
+            IdentityError::Form { .. } => {
+                "convert a copy of it: ssh-keygen -p -f COPY writes the same key in OpenSSH's form"
+            }
+            IdentityError::Unsupported { .. } => {
+                "give an age identity, or an SSH key of type ed25519 or RSA: these are the ones that age can use"
             }
             IdentityError::Public(_) => "give the file that kbak keygen or ssh-keygen wrote without .pub",
             _ => "",
@@ -92,13 +97,9 @@ pub(crate) fn read_required_pin(file: Option<&Path>) -> Result<Pin, Failure> {
     read_pin(file.ok_or_else(|| Failure::usage(what).remedy(remedy))?)
 }
 
-/// Reads the writer's key and shows the warning of its file, if any.
-pub(crate) fn read_writer_key(file: &Path, console: &Console) -> Result<WriterKey, Failure> {
-    let (key, warning) = WriterKey::read(file)?;
-    if let Some(warning) = warning {
-        console.warn(&warning);
-    }
-    Ok(key)
+/// Reads the writer's key. Also returns a warning about its file, if there is one.
+pub(crate) fn read_writer_key(file: &Path) -> Result<(WriterKey, Option<String>), Failure> {
+    Ok(WriterKey::read(file)?)
 }
 
 /// Reads owners from `--recipient` and `--recipients-file`.

@@ -47,15 +47,21 @@ impl StoreArgs {
     /// Returns `repository` with the given options in place of its values.
     pub fn apply_to(&self, repository: RepositorySpec) -> RepositorySpec {
         RepositorySpec {
-            url: self.repo.clone().unwrap_or(repository.url),
-            endpoint: self.endpoint.clone().or(repository.endpoint),
-            region: self.region.clone().or(repository.region),
+            url: given(self.repo.as_deref()).unwrap_or(repository.url),
+            endpoint: given(self.endpoint.as_deref()).or(repository.endpoint),
+            region: given(self.region.as_deref()).or(repository.region),
             path_style: self.path_style.or(repository.path_style),
             credentials_file: self.credentials_file.clone().or(repository.credentials_file),
             ca_file: self.ca_file.clone().or(repository.ca_file),
             object_lock: repository.object_lock,
         }
     }
+}
+
+/// Returns the value of an argument without blanks and line breaks around it: manifests insert variables and
+/// Secrets into arguments. An empty one counts as not given.
+fn given(argument: Option<&str>) -> Option<String> {
+    argument.map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
 /// The form of progress on standard error.

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -18,8 +19,10 @@ use crate::cli::shell::prompt;
 use crate::cli::shell::summary::{summary, termination_message};
 use crate::keys::private_file::folder_of;
 use crate::report::event::{Meter, Reporter};
+use crate::report::item_state::ItemState;
 use crate::report::memory::resident;
-use crate::report::run::{FailureReport, RunReport, Stored};
+use crate::report::recorder::RecordedItem;
+use crate::report::run::{FailureReport, ItemReport, RunReport, Stored};
 
 /// Starts the progress display. It shows the memory beside the limit `memory`, if there is one.
 pub(crate) fn start_display(progress: ProgressMode, console: &Console, memory: Option<u64>) -> Display {
@@ -131,7 +134,8 @@ impl RunOutput<'_> {
     pub(crate) fn publish(&self, report: RunReport, failure: Option<&Failure>) -> Result<Exit, Failure> {
         self.write_files(&report);
         if self.format != OutputFormat::Table
-            && let Err(mut unwritten) = output::write_value(&report, self.format)
+            && let Err(mut unwritten) =
+                output::require_open(Exit::Partial).and_then(|()| output::write_value(&report, self.format))
         {
             if let Some(failure) = failure {
                 self.console.failure(failure);
@@ -200,11 +204,40 @@ pub(crate) fn complete(
     report.memory_peak = resident().map(|resident| resident.peak);
     if let Some(failure) = failure {
         set_failure(&mut report, failure);
+        add_begun_items(&mut report, &recorder.items(), &reporter.meters());
     }
     (report.warnings, report.warnings_left_out) = display.recorder().warnings();
     notices.send_end(&report, reporter);
     (report.warnings, report.warnings_left_out) = display.finish().warnings();
     report
+}
+
+/// Adds the items that a failed run began and that its report lacks.
+fn add_begun_items(report: &mut RunReport, begun: &[RecordedItem], meters: &[Arc<Meter>]) {
+    // A snapshot counts once it is committed; the next run reuses the data.
+    let read = if report.verb == "backup" { "; read, and not committed" } else { "" };
+    for RecordedItem { item, summary } in begun {
+        if report.items.iter().any(|known| known.item == *item) {
+            continue;
+        }
+        let meter = meter(meters, item);
+        let reading = meter.map(Meter::read).unwrap_or_default();
+        report.items.push(ItemReport {
+            item: item.clone(),
+            state: if summary.is_some() { ItemState::Pending } else { ItemState::Gap },
+            summary: summary
+                .as_ref()
+                .map_or_else(|| "not finished".to_owned(), |text| format!("{text}{read}")),
+            unit: meter.map_or("", |meter| meter.unit).to_owned(),
+            done: reading.done,
+            bytes: reading.bytes,
+            new_bytes: reading.new_bytes,
+            gaps: Vec::new(),
+            objects: Vec::new(),
+            newest_good: None,
+            remedy: None,
+        });
+    }
 }
 
 fn set_failure(report: &mut RunReport, failure: &Failure) {

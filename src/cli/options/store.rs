@@ -25,7 +25,7 @@ pub(crate) fn store_options(repository: &RepositorySpec, upload: Option<Rate>, c
 
 /// Returns the repository that the arguments name, for verbs without a plan.
 pub(crate) fn repository_argument(args: &StoreArgs) -> Result<RepositorySpec, Failure> {
-    if args.repo.is_none() {
+    if super::given(args.repo.as_deref()).is_none() {
         return Err(Failure::usage("no repository is given")
             .remedy("give --repo s3://bucket/prefix or --repo file:///folder"));
     }

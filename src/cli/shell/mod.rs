@@ -3,6 +3,7 @@
 mod bars;
 pub(super) mod console;
 pub mod display;
+pub mod environment;
 pub(super) mod guard;
 pub(super) mod guide;
 pub(super) mod logging;

@@ -1,6 +1,6 @@
 //! Passphrases and questions of plugins, from the terminal or from a file.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 use super::prompt;
 use crate::cli::failure::Failure;
 use crate::keys::Prompt;
+use crate::report::text::without_bom;
 
 /// Reads a passphrase from the first line of a file, which may be `/dev/fd/3` or `/dev/stdin`.
 pub(crate) fn read_passphrase_file(path: &Path) -> Result<Zeroizing<String>, Failure> {
@@ -17,7 +18,7 @@ pub(crate) fn read_passphrase_file(path: &Path) -> Result<Zeroizing<String>, Fai
     std::fs::File::open(path)
         .and_then(|file| file.take(4096).read_to_string(&mut text))
         .map_err(|error| failure("the passphrase cannot be read").because(error))?;
-    let line = text.split('\n').next().unwrap_or("").trim_end_matches('\r');
+    let line = without_bom(&text).split('\n').next().unwrap_or("").trim_end_matches('\r');
     if line.is_empty() {
         return Err(failure("the passphrase's file begins with an empty line"));
     }
@@ -39,17 +40,6 @@ impl PassphrasePrompt {
     pub(crate) fn shared(file: Option<&Path>) -> Result<Arc<dyn Prompt>, Failure> {
         Ok(Arc::new(Self { passphrase: file.map(read_passphrase_file).transpose()? }))
     }
-
-    fn line(question: &str) -> Option<String> {
-        if !prompt::can_ask() {
-            return None;
-        }
-        let mut tty = prompt::open_tty()?;
-        write!(tty, "{question}: ").ok()?;
-        let mut line = String::new();
-        BufReader::new(tty).read_line(&mut line).ok()?;
-        Some(line.trim_end().to_owned())
-    }
 }
 
 impl Prompt for PassphrasePrompt {
@@ -58,12 +48,12 @@ impl Prompt for PassphrasePrompt {
     }
 
     fn input(&self, question: &str) -> Option<String> {
-        Self::line(question)
+        prompt::ask_line(question)
     }
 
     fn confirm(&self, question: &str, yes: &str, no: Option<&str>) -> Option<bool> {
         let no = no.unwrap_or("no");
-        let answer = Self::line(&format!("{question} ({yes}/{no})"))?;
+        let answer = prompt::ask_line(&format!("{question} ({yes}/{no})"))?;
         if answer.eq_ignore_ascii_case(yes) {
             Some(true)
         } else {

@@ -2,7 +2,7 @@
 //! reaches the program as a byte, so that it cannot end the process while the echo is off.
 
 use std::fs::File;
-use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, IsTerminal as _, Read as _, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
@@ -32,6 +32,18 @@ pub(crate) fn can_ask() -> bool {
 /// Opens the controlling terminal of this process.
 pub(crate) fn open_tty() -> Option<File> {
     std::fs::OpenOptions::new().read(true).write(true).open("/dev/tty").ok()
+}
+
+/// Asks a question on the terminal and returns the line of the answer; `None` if there is no terminal.
+pub(crate) fn ask_line(question: &str) -> Option<String> {
+    if !can_ask() {
+        return None;
+    }
+    let mut tty = open_tty()?;
+    write!(tty, "{question}: ").ok()?;
+    let mut line = String::new();
+    BufReader::new(tty).read_line(&mut line).ok()?;
+    Some(line.trim_end().to_owned())
 }
 
 /// Asks for a secret; `None` if there is no terminal or no answer.

@@ -22,8 +22,8 @@ use crate::cli::shell::signals;
 use crate::format::body::Item;
 use crate::format::signers::Signers;
 use crate::keys::writer_key::WriterKey;
-use crate::plan::{AcceptedGap, BackupPlan, UNCOVERED, ValidPlan, item_matches};
-use crate::report::event::{Meter, Reporter};
+use crate::plan::{AcceptedGap, BackupPlan, Problem, UNCOVERED, ValidPlan, item_matches};
+use crate::report::event::{Event, Meter, Reporter};
 use crate::report::item_state::ItemState;
 use crate::report::run::{ItemReport, RunReport, SnapshotReport};
 use crate::report::text::{plural, utc};
@@ -79,16 +79,23 @@ const RESUME: &str = "run it again: stored data is kept and reused";
 /// Runs `kbak backup`.
 pub(crate) fn run(args: &BackupArgs, console: &Console) -> Result<Exit, Failure> {
     let output = RunOutput { args: &args.run, format: args.output.output, console };
-    let plan = read_plan(args, &output)?;
+    let ValidPlan { plan, warnings } = read_plan(args, &output)?;
     let (name, repository) = (plan.name(), &plan.spec.repository.url);
     let runtime = Runtime::real();
     let notices = Notices::of_backup(&plan.spec, &hostname(), &runtime);
-    let (key, signers) = read_keys(&plan, console)
+    let (key, signers, key_warning) = read_keys(&plan)
         .map_err(|failure| output.report_failed_start("backup", repository, Some(name), failure, &notices))?;
     let epoch_secret = EpochSecretPlace::of(&plan.spec, name);
     let mut report = run_report::start("backup", repository, Some(name));
     let display = output.start_display(Some(plan.spec.limits.memory.get()));
     let reporter = display.reporter();
+    // Through the reporter, so that the report and the metrics count them.
+    for Problem { field, message, remedy, .. } in warnings {
+        reporter.event(Event::Warning { object: field, message, remedy });
+    }
+    if let Some(warning) = key_warning {
+        reporter.warn("writer", warning);
+    }
     let outcome = signals::until_stopped(&runtime.stop, RESUME, async {
         notices.send_start(&reporter).await;
         let (repository, upload) = (&plan.spec.repository, plan.spec.limits.upload);
@@ -127,18 +134,13 @@ pub(crate) fn run(args: &BackupArgs, console: &Console) -> Result<Exit, Failure>
     output.publish(report, failure.as_ref())
 }
 
-/// Reads the plan and shows its warnings. A plan that cannot be read names nobody who gets a notice.
-fn read_plan(args: &BackupArgs, output: &RunOutput<'_>) -> Result<BackupPlan, Failure> {
-    let read = args.plan.read_plan(args.run.memory, args.run.upload);
-    let ValidPlan { plan, warnings } = read.map_err(|failure| {
+/// Reads the plan. One that cannot be read names nobody who gets a notice.
+fn read_plan(args: &BackupArgs, output: &RunOutput<'_>) -> Result<ValidPlan, Failure> {
+    args.plan.read_plan(args.run.memory, args.run.upload).map_err(|failure| {
         let named = args.plan.store.repo.as_deref().unwrap_or_default();
         let plan = args.plan.selected.plan_name.as_deref();
         output.report_failed_start("backup", named, plan, failure, &Notices::default())
-    })?;
-    for warning in &warnings {
-        output.console.warn(&warning.to_string());
-    }
-    Ok(plan)
+    })
 }
 
 fn choices(args: &BackupArgs) -> Result<RunChoices, Failure> {
@@ -152,14 +154,14 @@ fn choices(args: &BackupArgs) -> Result<RunChoices, Failure> {
     })
 }
 
-/// Reads the writer's key and the trusted signers.
-fn read_keys(plan: &BackupPlan, console: &Console) -> Result<(WriterKey, Signers), Failure> {
-    let key = read_writer_key(&plan.spec.writer.key_file, console)?;
+/// Reads the writer's key and the trusted signers, and returns a warning about the key's file.
+fn read_keys(plan: &BackupPlan) -> Result<(WriterKey, Signers, Option<String>), Failure> {
+    let (key, warning) = read_writer_key(&plan.spec.writer.key_file)?;
     let mut signers = key.own_signers();
     if let Some(file) = &plan.spec.writer.signers_file {
         signers.extend(read_pin(file)?.signers);
     }
-    Ok((key, signers))
+    Ok((key, signers, warning))
 }
 
 /// Stores the report of a failed run, encrypted for owners. `kbak snapshots --failed` lists it.
@@ -243,12 +245,15 @@ fn fill_report(report: &mut RunReport, done: &BackupReport, history: &History, m
     };
     if let Some(reason) = &done.born {
         let why = match reason {
-            Reason::First => "the first",
+            Reason::First => "the first of this plan",
             Reason::Expired => "the last one is over",
             Reason::OwnerRemoved => "an owner was removed",
             Reason::Requested => "asked for",
         };
         report.facts.push(("new epoch".into(), format!("{why}; everything was read and stored again")));
+    }
+    if let Some(change) = &done.changed_owners {
+        report.facts.push(("owners".into(), format!("{change}, from this epoch on")));
     }
     if !done.waiting.is_empty() {
         let text = format!("{} cannot open this epoch yet: kbak keys add", done.waiting.join(", "));

@@ -38,7 +38,7 @@ Examples:
   kbak cat latest resources:apps/v1/deployments … | jq -c .metadata.name
   kbak cat latest resources:apps/v1/deployments/shop/web -o yaml … | less")]
 pub struct CatArgs {
-    /// latest, a number, or the first digits of a hash
+    /// latest, a number, or the first six digits of a hash or more
     #[arg(value_name = "SNAPSHOT")]
     pub snapshot: String,
     /// An item, and a stream, a file or an object in it

@@ -40,7 +40,7 @@ where the snapshots do not share its chunks. With --live, fields that the server
 paths of fields are printed, values never. Exit codes: 0 no difference,
 1 differences, 3 something was not compared.")]
 pub struct DiffArgs {
-    /// The older snapshot: a number, or the first digits of a hash
+    /// The older snapshot: a number, or the first six digits of a hash or more
     #[arg(value_name = "FROM")]
     pub from: String,
     /// The newer snapshot
@@ -115,6 +115,7 @@ fn compare_live(args: &DiffArgs, identities: &[Arc<Identity>], console: &Console
         let from = &args.repository;
         let snapshot =
             reading::open_snapshot(from, &args.from, identities, READER_MEMORY, &reporter).await?.snapshot;
+        let gaps = check_live_items(args, &snapshot)?;
         let spec = ClusterSpec { kubeconfig_file: args.kubeconfig.clone(), context: args.context.clone() };
         let cluster = Cluster::connect(Some(&spec), RequestLimits::default(), &reporter).await?;
         let meter = reporter.meter("resources", "objects");
@@ -123,14 +124,45 @@ fn compare_live(args: &DiffArgs, identities: &[Arc<Identity>], console: &Console
         let not_compared = compare::live(&snapshot, &cluster, &meter, &mut take).await?;
         meter.end();
         output::check_write(printer.out.flush())?;
-        Ok((printer.count, not_compared))
+        Ok((printer.count, not_compared, gaps))
     });
     drop(display.finish());
-    let (count, not_compared) = compared?;
-    for one in &not_compared {
-        console.warn(&format!("{}: not compared: {}", one.kind, plain(&one.why)));
+    let (count, not_compared, gaps) = compared?;
+    let kinds = not_compared.iter().map(|one| format!("{}: not compared: {}", one.kind, one.why));
+    let warnings: Vec<String> = kinds.chain(gaps).collect();
+    for one in &warnings {
+        console.warn(&plain(one));
     }
-    Ok(print_count(count, not_compared.is_empty(), console))
+    Ok(print_count(count, warnings.is_empty(), console))
+}
+
+/// Refuses items that are not resources, and a snapshot without resources: a comparison of nothing would find no
+/// difference. Returns the gaps of the resources.
+fn check_live_items(args: &DiffArgs, snapshot: &OpenSnapshot) -> Result<Option<String>, Failure> {
+    for item in reading::chosen_items(snapshot, &args.item)? {
+        if !args.item.is_empty() && item.kind != "resources" {
+            let what =
+                format!("--live compares resources, and the item {} is of kind {}", item.name, item.kind);
+            return Err(
+                Failure::usage(what).remedy("leave out --live and name two snapshots, or leave out --item")
+            );
+        }
+    }
+    let items = &snapshot.body().items;
+    let resources = items.iter().find(|item| item.kind == "resources" && item.facts.contains_key("kinds"));
+    let Some(resources) = resources else {
+        let names: Vec<&str> = items.iter().map(|item| item.name.as_str()).collect();
+        let gap = items.iter().filter(|item| item.kind == "resources").flat_map(|item| &item.gaps).next();
+        let seq = snapshot.body().seq;
+        let failure = Failure::usage(format!("snapshot {seq:06} holds no resources of a cluster"))
+            .fact("its items", names.join(", "))
+            .remedy("name another snapshot: kbak snapshots lists them");
+        return Err(match gap {
+            Some(gap) => failure.fact("why", gap.reason.clone()),
+            None => failure,
+        });
+    };
+    Ok(gap_warning((snapshot, resources)))
 }
 
 #[derive(Serialize)]

@@ -32,7 +32,7 @@ snapshot.json lists them. In names of databases / and % are written %2F and %25,
 The files are NOT encrypted; their mode is 0600. A file gets its name only when it is complete.
 Exit codes: 0 all exported, 3 something was not (it is named).")]
 pub struct ExportArgs {
-    /// latest, a number, or the first digits of a hash
+    /// latest, a number, or the first six digits of a hash or more
     #[arg(value_name = "SNAPSHOT", default_value = "latest")]
     pub snapshot: String,
     /// The target folder; existing files are never overwritten

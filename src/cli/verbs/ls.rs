@@ -35,7 +35,7 @@ Examples:
   kbak ls latest resources:apps/v1/deployments …
   kbak ls 42 path/srv/uploads -R -o json … | jq -r .path")]
 pub struct LsArgs {
-    /// latest, a number, or the first digits of a hash
+    /// latest, a number, or the first six digits of a hash or more
     #[arg(value_name = "SNAPSHOT")]
     pub snapshot: String,
     /// An item, and a folder or a stream in it [default: the items and their streams]
@@ -61,7 +61,7 @@ Examples:
 
 Exit codes: 0, also when nothing is found.")]
 pub struct FindArgs {
-    /// latest, a number, or the first digits of a hash
+    /// latest, a number, or the first six digits of a hash or more
     #[arg(value_name = "SNAPSHOT")]
     pub snapshot: String,
     /// A pattern in the syntax of .gitignore

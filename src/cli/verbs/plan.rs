@@ -179,7 +179,9 @@ fn init(args: &PlanInitArgs, console: &Console) -> Result<Exit, Failure> {
 }
 
 fn unreachable(error: ApiError) -> Failure {
-    Failure::new(Exit::Unreachable, "the cluster cannot be read").because(error)
+    Failure::new(Exit::Unreachable, "the cluster cannot be read")
+        .because(error)
+        .remedy("check the server of the kubeconfig and the network, and run it again")
 }
 
 #[derive(Serialize)]

@@ -100,7 +100,13 @@ pub(crate) fn run(args: &RbacArgs, console: &Console) -> Result<Exit, Failure> {
         context: args.context.clone().or(given.context),
     };
     let unread = |error: ApiError| {
-        Failure::new(Exit::Unreachable, "the kinds of the cluster cannot be read").because(error)
+        let (exit, remedy) = match error.code() {
+            Some(401 | 403) => {
+                (Exit::Usage, "use an account that may read the API's kinds (system:discovery)")
+            }
+            _ => (Exit::Unreachable, "check the server of the kubeconfig and the network, and run it again"),
+        };
+        Failure::new(exit, "the kinds of the cluster cannot be read").because(error).remedy(remedy)
     };
     let discovered = until_signalled(async {
         let cluster = Cluster::connect(Some(&cluster), RequestLimits::default(), &reporter).await?;

@@ -26,7 +26,7 @@ Examples:
   kbak show --repo s3://backups/prod --signer kbak.pub --identity owner.key
   kbak show 42 --repo … --signer … --identity … -o yaml")]
 pub struct ShowArgs {
-    /// latest, a number, or the first digits of a hash
+    /// latest, a number, or the first six digits of a hash or more
     #[arg(value_name = "SNAPSHOT", default_value = "latest")]
     pub snapshot: String,
     #[command(flatten)]

@@ -44,8 +44,8 @@ needs exists with its size. --read-all reads every byte and compares it with the
 --sample reads some packs. With --identity every chunk that snapshots need is decrypted. Only that
 needs a private key.
 
-Exit codes: 0 no finding, 2 a newer kbak is needed, 3 an epoch does not open with the identity, or
-there is no snapshot, 4 an object is damaged, missing or tampered with, 5 the store cannot be reached.")]
+Exit codes: 0 no finding, 2 a newer kbak is needed, 3 an epoch does not open with the identity, there
+is no snapshot, or only older ones need bad packs that --distrust-key recorded, 4 an object is damaged, missing or tampered with, 5 the store cannot be reached.")]
 pub struct VerifyArgs {
     /// Take the repository, the access to it, the signers (`writer.signersFile`), the memory limit and the
     /// receivers of notices from this plan
@@ -94,13 +94,16 @@ pub(crate) fn run(args: &VerifyArgs, console: &Console) -> Result<Exit, Failure>
     let name = plan.as_ref().map(BackupPlan::name);
     let place = args.repository.store.repo.clone();
     let place = place.or_else(|| Some(plan.as_ref()?.spec.repository.url.clone())).unwrap_or_default();
-    let (repository, identities, key) = read_inputs(args, plan.as_ref(), console)
+    let Inputs { repository, identities, key, warning } = read_inputs(args, plan.as_ref())
         .map_err(|failure| run.report_failed_start("verify", &place, name, failure, &notices))?;
     let memory = args.run.memory.or_else(|| Some(plan.as_ref()?.spec.limits.memory));
     let memory = memory.map(Size::get);
     let mut report = run_report::start("verify", &place, name);
     let display = run.start_display(memory);
     let reporter = display.reporter();
+    if let Some(warning) = warning {
+        reporter.warn("writer", warning);
+    }
     let options = Options {
         which: reading::snapshot_selector(&args.repository.reader, "latest"),
         depth: match (args.read_all, args.sample) {
@@ -151,11 +154,19 @@ fn read_plan(args: &VerifyArgs, run: &RunOutput<'_>) -> Result<Option<BackupPlan
     Ok(plan.map(|checked| checked.plan))
 }
 
-/// The options of the repository, the identities, and the writer's key that signs distrust records.
-type Inputs = (ReadArgs, Vec<Arc<Identity>>, Option<WriterKey>);
+/// What the arguments and the plan name.
+struct Inputs {
+    /// The options of the repository.
+    repository: ReadArgs,
+    identities: Vec<Arc<Identity>>,
+    /// The writer's key that signs distrust records.
+    key: Option<WriterKey>,
+    /// A warning about the file of that key.
+    warning: Option<String>,
+}
 
 /// Reads the keys that the arguments name, and combines the arguments with the plan.
-fn read_inputs(args: &VerifyArgs, plan: Option<&BackupPlan>, console: &Console) -> Result<Inputs, Failure> {
+fn read_inputs(args: &VerifyArgs, plan: Option<&BackupPlan>) -> Result<Inputs, Failure> {
     check_memory(args.run.memory)?;
     let repository = match plan {
         Some(plan) => args.repository.with_plan(&plan.spec)?,
@@ -165,8 +176,11 @@ fn read_inputs(args: &VerifyArgs, plan: Option<&BackupPlan>, console: &Console) 
         true => Vec::new(),
         false => reading::required_identities(&args.repository.reader)?,
     };
-    let key = args.distrust_key.as_deref().map(|file| read_writer_key(file, console)).transpose()?;
-    Ok((repository, identities, key))
+    let (key, warning) = match args.distrust_key.as_deref().map(read_writer_key).transpose()? {
+        Some((key, warning)) => (Some(key), warning),
+        None => (None, None),
+    };
+    Ok(Inputs { repository, identities, key, warning })
 }
 
 fn fill_report(report: &mut RunReport, verdict: &VerifyReport) {
@@ -174,12 +188,19 @@ fn fill_report(report: &mut RunReport, verdict: &VerifyReport) {
     report.last_success = (report.exit == Exit::Safe).then(Timestamp::now);
     report.repository.clone_from(&verdict.repository);
     let checked = &verdict.checked;
-    let healed = verdict.findings.iter().filter(|finding| finding.healed).count() as u64;
-    let wrong = verdict.findings.len() as u64 + verdict.findings_left_out - healed;
-    let newer = verdict.findings.iter().all(|finding| finding.fault == Fault::Newer || finding.healed);
+    let count_of =
+        |test: fn(&&Finding) -> bool| -> u64 { verdict.findings.iter().filter(test).count() as u64 };
+    let (healed, distrusted) = (count_of(|finding| finding.healed), count_of(|finding| finding.distrusted));
+    let wrong = verdict.findings.len() as u64 + verdict.findings_left_out - healed - distrusted;
+    let is_known = |finding: &Finding| finding.healed || finding.distrusted;
+    let newer = verdict.findings.iter().all(|finding| finding.fault == Fault::Newer || is_known(finding));
     let snapshots = plural(checked.snapshots, "snapshot", "snapshots");
     report.verdict = match (wrong, newer) {
         (0, _) if checked.snapshots == 0 => "no snapshot is stored: nothing is safe".to_owned(),
+        (0, _) if distrusted > 0 => format!(
+            "{snapshots} verified, older ones without {}, which a signed record names",
+            plural(distrusted, "bad pack", "bad packs")
+        ),
         (0, _) => format!("verified: {snapshots} of {}", plural(checked.plans, "plan", "plans")),
         (wrong, true) => format!("{} of a newer format", plural(wrong, "object is", "objects are")),
         (wrong, false) => {
@@ -227,7 +248,7 @@ fn render_findings(verdict: &VerifyReport) -> String {
 }
 
 fn render_finding(text: &mut String, finding: &Finding) {
-    let mark = if finding.healed { "·" } else { "✗" };
+    let mark = if finding.healed || finding.distrusted { "·" } else { "✗" };
     let _ = writeln!(text, "{mark} {}", plain(&finding.object));
     let _ = writeln!(text, "    {}: {}", finding.fault.word(), plain(&finding.detail));
     for touched in finding.snapshots.iter().take(MAX_LISTED) {

@@ -15,6 +15,7 @@ use super::selection::{Glob, is_namespace};
 use super::spec::{BackupPlan, EpochAge, LockMode, NamePatterns, RepositorySpec};
 use super::value::{Period, Size};
 use crate::report::coverage::UNCOVERED;
+use crate::store::options::{StoreLocation, check_endpoint, parse_url};
 
 pub use address::check_receiver_address;
 pub(super) use restore::restore_problems;
@@ -89,8 +90,8 @@ impl Problems {
     }
 
     fn check_repository(&mut self, repository: &RepositorySpec) {
-        let file = match address::repository_url(&repository.url) {
-            Ok(file) => file,
+        let file = match parse_url(&repository.url) {
+            Ok(location) => matches!(location, StoreLocation::Folder(_)),
             Err(message) => {
                 self.bad_value("spec.repository.url", message)
                     .set_remedy("write s3://bucket/prefix or file:///folder");
@@ -109,7 +110,7 @@ impl Problems {
             let message = format!("{field} is for s3:// repositories; this one is a folder");
             self.contradiction(format!("spec.repository.{field}"), message);
         }
-        if let Some(Err(message)) = repository.endpoint.as_deref().map(address::endpoint) {
+        if let Some(Err(message)) = repository.endpoint.as_deref().map(check_endpoint) {
             self.bad_value("spec.repository.endpoint", message)
                 .set_remedy("write the store's address as in https://s3.example.eu");
         }

@@ -1,18 +1,23 @@
 //! The epoch that a run writes into: found in the store, or created.
 
 use crate::format::epoch::{EpochError, VerifiedEpoch};
-use crate::format::{derive::EpochSecret, ids::EpochId, layout, sign::Namespace, signers::Signers};
+use crate::format::ids::{EpochId, NameId, RecipientId};
+use crate::format::{derive::EpochSecret, layout, sign::Namespace, signers::Signers};
 use crate::keys::epoch_file::{EpochSecretStore, StoredSecret};
 use crate::keys::{Owner, writer_key::WriterFileError};
-use crate::report::event::Reporter;
+use crate::report::event::{Event, Reporter};
+use crate::report::text::plural;
 use crate::repository::epoch::error::{CreateEpochError, Result};
 use crate::repository::epoch::stored::{self, Epochs, OwnerChange, StoredEpoch};
 use crate::repository::records::Records;
 use crate::runtime::kill_point;
-use crate::store::StoreError;
+use crate::store::{StoreError, listing::folders};
 use std::collections::HashSet;
 
 use super::create::{EpochContext, EpochSettings, create_epoch, generate_keys, restore_missing_copies};
+
+/// The most plans of this writer that are counted.
+const MAX_PLANS: usize = 10_000;
 
 /// The reason for which an epoch was created.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +46,9 @@ pub struct CurrentEpoch {
     pub previous: Option<(VerifiedEpoch, EpochSecret)>,
     /// Owners of the plan who cannot decrypt this epoch yet.
     pub waiting: Vec<Owner>,
+    /// The difference between the owners of a new epoch and those of the last; empty for the first epoch, and
+    /// for one that existed.
+    pub change: OwnerChange,
 }
 
 /// Prepares a run: lists the plan's epochs, completes interrupted creations, and finds or creates
@@ -94,6 +102,7 @@ pub async fn prepare_run(
         );
     }
     if ready.born.is_some() {
+        warn_of_new_epoch(context, &ready, reporter).await?;
         epochs = list().await?;
     }
     Ok((epochs, ready))
@@ -131,8 +140,7 @@ pub async fn find_or_create(
         return Err(CreateEpochError::Newer(key.to_string(), Box::new(format)));
     }
     let now = context.store.now().await?;
-    let held = context.keeper.load().await?;
-    let held = held.unwrap_or_default();
+    let held = context.keeper.load().await?.unwrap_or_default();
     let secret = |stored: &StoredEpoch| {
         held.iter().find(|held| held.matches(&stored.epoch)).map(|held| held.secret.clone())
     };
@@ -159,6 +167,7 @@ pub async fn find_or_create(
                     born: None,
                     previous,
                     waiting: change.added,
+                    change: OwnerChange::default(),
                 });
             }
             Reason::OwnerRemoved
@@ -169,7 +178,8 @@ pub async fn find_or_create(
     let (epoch, secret) = create_epoch(context, settings, epochs.heads(), made, now).await?;
     let previous = before(epochs, epoch.epoch, &held);
     tracing::debug!(epoch = %epoch.epoch, ?reason, "epoch created");
-    Ok(CurrentEpoch { epoch, secret, born: Some(reason), previous, waiting: Vec::new() })
+    let change = change_of_owners(context, settings, epochs, records);
+    Ok(CurrentEpoch { epoch, secret, born: Some(reason), previous, waiting: Vec::new(), change })
 }
 
 /// Checks that a new epoch does not drop from several owners to one, and keeps at least one owner of
@@ -183,12 +193,7 @@ fn check_owners(
     if settings.change_owners || epochs.all.is_empty() {
         return Ok(());
     }
-    let heads = epochs.heads();
-    let mut before = HashSet::new();
-    for head in heads.iter().filter_map(|head| epochs.get(*head)) {
-        before.extend(head.epoch.wraps.iter().map(|wrap| wrap.recipient));
-        before.extend(records.added(context.plan, head.epoch.epoch).into_iter().map(|(owner, _)| owner));
-    }
+    let before = owners_before(context, epochs, records);
     let now: HashSet<_> = settings.owners.iter().map(|owner| owner.recipient.id()).collect();
     if before.len() > 1 && now.len() < 2 {
         let what = format!("{} owners can open the last epoch, and the new one would have one", before.len());
@@ -198,6 +203,68 @@ fn check_owners(
         let what = "nobody who can open the last epoch is an owner of the new one, and nobody has proved \
                     that he holds the new keys";
         return Err(CreateEpochError::Owners(what.into()));
+    }
+    Ok(())
+}
+
+/// Returns the owners who can open the last epoch.
+fn owners_before(context: EpochContext<'_>, epochs: &Epochs, records: &Records) -> HashSet<RecipientId> {
+    let mut before = HashSet::new();
+    for head in epochs.heads().into_iter().filter_map(|head| epochs.get(head)) {
+        before.extend(head.epoch.wraps.iter().map(|wrap| wrap.recipient));
+        before.extend(records.added(context.plan, head.epoch.epoch).into_iter().map(|(owner, _)| owner));
+    }
+    before
+}
+
+/// Compares the owners of a new epoch with those of the last.
+fn change_of_owners(
+    context: EpochContext<'_>,
+    settings: &EpochSettings,
+    epochs: &Epochs,
+    records: &Records,
+) -> OwnerChange {
+    if epochs.all.is_empty() {
+        return OwnerChange::default();
+    }
+    let mut before = owners_before(context, epochs, records);
+    let added =
+        settings.owners.iter().filter(|owner| !before.remove(&owner.recipient.id())).cloned().collect();
+    let mut removed: Vec<RecipientId> = before.into_iter().collect();
+    removed.sort_unstable();
+    OwnerChange { removed, added }
+}
+
+/// Warns of a first epoch that a backup opened, and of owners who are not those of the last epoch: a mistake in
+/// a name or a key must not go unnoticed until a restore.
+async fn warn_of_new_epoch(
+    context: EpochContext<'_>,
+    ready: &CurrentEpoch,
+    reporter: &Reporter,
+) -> Result<(), StoreError> {
+    let epoch = ready.epoch.epoch;
+    let warn = |message: String, remedy: &str| {
+        let (object, remedy) = (format!("epoch {epoch}"), Some(remedy.to_owned()));
+        reporter.event(Event::Warning { object, message, remedy });
+    };
+    if ready.born == Some(Reason::First) {
+        let here = folders(context.store, &format!("{}/", context.key.writer), MAX_PLANS).await?;
+        let plans = here.iter().filter_map(|folder| folder.parse::<NameId>().ok());
+        let others = plans.filter(|plan| *plan != context.plan).count() as u64;
+        let mut message =
+            "it is the first of this plan, and no owner has proved that they can open it".to_owned();
+        if others > 0 {
+            let others = plural(others, "plan", "plans");
+            message.push_str(&format!(
+                "; this writer has {others} with another name here, as kbak init or another run made it, and the \
+                 recovery sheet names that one: is the name of this plan right?"
+            ));
+        }
+        warn(message, "each owner: kbak keys check --identity OWNER-KEY");
+    }
+    if !ready.change.is_empty() {
+        let message = format!("its owners are not those of the last epoch: {}", ready.change);
+        warn(message, "if this is intended, each new owner: kbak keys check --identity OWNER-KEY");
     }
     Ok(())
 }

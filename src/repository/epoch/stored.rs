@@ -2,6 +2,7 @@
 //! (docs/format.md, "Life"). All times are by the store's clock.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -233,7 +234,25 @@ pub struct OwnerChange {
     pub added: Vec<Owner>,
 }
 
+impl fmt::Display for OwnerChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let added: Vec<String> = self.added.iter().map(Owner::name).collect();
+        let removed: Vec<String> = self.removed.iter().map(RecipientId::short).collect();
+        match (added.is_empty(), removed.is_empty()) {
+            (_, true) => write!(f, "{} added", added.join(", ")),
+            (true, false) => write!(f, "{} removed", removed.join(", ")),
+            (false, false) => write!(f, "{} added, {} removed", added.join(", "), removed.join(", ")),
+        }
+    }
+}
+
 impl OwnerChange {
+    /// True if the owners are the same.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.removed.is_empty() && self.added.is_empty()
+    }
+
     /// Compares the owners. `later` are those who were added after the epoch's creation, according
     /// to receipts.
     #[must_use]

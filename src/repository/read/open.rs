@@ -240,6 +240,22 @@ fn ambiguous(found: &[(usize, Snapshot)], which: &SnapshotSelector) -> Repositor
             format!("plan {}, writer {}, sha256:{}", ids.0, ids.1, ids.2),
         )
     };
+    let origin = |(_, snapshot): &(usize, Snapshot)| (snapshot.envelope().writer, snapshot.envelope().plan);
+    let one_plan = found.windows(2).all(|pair| origin(&pair[0]) == origin(&pair[1]));
+    let first = found.first().filter(|_| one_plan);
+    let by_hash = first.map(|(_, snapshot)| distinct_start(snapshot, found));
     let found = found.iter().map(candidate).collect();
-    RepositoryError::Ambiguous { snapshot: which.snapshot.clone(), found }
+    RepositoryError::Ambiguous { snapshot: which.snapshot.clone(), found, by_hash }
+}
+
+/// Returns the first digits of a snapshot's hash, at least eight, that no other of `found` has.
+fn distinct_start(snapshot: &Snapshot, found: &[(usize, Snapshot)]) -> String {
+    let hash = snapshot.manifest.hash().to_string();
+    let others: Vec<String> = found
+        .iter()
+        .map(|(_, other)| other.manifest.hash().to_string())
+        .filter(|other| *other != hash)
+        .collect();
+    let is_distinct = |length: &usize| !others.iter().any(|other| other.starts_with(&hash[..*length]));
+    hash[..(8..hash.len()).find(is_distinct).unwrap_or(hash.len())].to_owned()
 }

@@ -39,7 +39,7 @@ pub struct StoredPlan {
 /// The selection of a snapshot.
 #[derive(Debug, Clone, Default)]
 pub struct SnapshotSelector {
-    /// `latest`, a sequence, or the first digits of a hash.
+    /// `latest`, a sequence, or the first six digits of a hash or more.
     pub snapshot: String,
     /// The first digits of a writer's id, if several are pinned.
     pub writer: Option<String>,

@@ -13,12 +13,16 @@ use crate::format::derive::{EpochSecret, NamesKey};
 use crate::format::ids::{EpochId, NameId, ObjectHash};
 use crate::format::manifest::{DomainObjects, Envelope, Manifest, ManifestError, PublicItem};
 use crate::format::pack_refs::{PackName, PackRefs};
+use crate::format::sign::{MAX_DOCUMENT, SigningKey};
 use crate::format::state::{self, StateError, WriterState};
-use crate::format::{epoch::VerifiedEpoch, object::SealedObject, sign::SigningKey, signers::Signers};
+use crate::format::{epoch::VerifiedEpoch, layout, object::SealedObject, signers::Signers};
 use crate::pipeline::context::PipelineContext;
 use crate::repository::{chain::Chain, index_loader::DomainIndexLoader};
 use crate::runtime::kill_point;
-use crate::store::StoreError;
+use crate::store::{ListedObject, StoreError};
+
+/// The most snapshots of other runs at the same time that a commit looks at.
+const MAX_CONCURRENT: usize = 8;
 
 /// An error while committing a snapshot. The next run reuses the objects already stored.
 #[derive(Debug, thiserror::Error)]
@@ -117,6 +121,8 @@ pub struct Committed {
     pub head: ObjectHash,
     /// The envelope of its manifest.
     pub envelope: Envelope,
+    /// Snapshots that other runs of the plan committed meanwhile, with the same sequence or a later one.
+    pub concurrent: Vec<(u64, ObjectHash)>,
 }
 
 impl Committer<'_> {
@@ -177,9 +183,9 @@ impl Committer<'_> {
         kill_point("backup.manifest.sealed");
         self.put(&sealed).await?;
         kill_point("backup.manifest.stored");
-        self.verify_snapshot(&sealed, &draft.domains).await?;
+        let concurrent = self.verify_snapshot(&sealed, &draft.domains).await?;
         tracing::debug!(snapshot = %head, seq, "snapshot committed");
-        Ok(Committed { seq, head, envelope })
+        Ok(Committed { seq, head, envelope, concurrent })
     }
 
     async fn put(&self, object: &SealedObject) -> Result<(), StoreError> {
@@ -249,8 +255,13 @@ impl Committer<'_> {
         Ok(())
     }
 
-    /// Verifies the snapshot as a later reader would: lists, reads and checks it.
-    async fn verify_snapshot(&self, sealed: &SealedObject, domains: &[NewDomain]) -> Result<(), CommitError> {
+    /// Verifies the snapshot as a later reader would: lists, reads and checks it. Returns the snapshots that
+    /// other runs committed since this one began.
+    async fn verify_snapshot(
+        &self,
+        sealed: &SealedObject,
+        domains: &[NewDomain],
+    ) -> Result<Vec<(u64, ObjectHash)>, CommitError> {
         use futures::TryStreamExt;
         let (store, path) = (self.engine.store(), self.epoch.path());
         let listing = crate::store::listing::list_all(
@@ -258,18 +269,39 @@ impl Committer<'_> {
             path.snapshots_prefix(),
             self.engine.reporter().clone(),
         );
-        let found = listing
-            .try_filter(|entry| std::future::ready(entry.key == *sealed.key()))
-            .try_collect::<Vec<_>>()
-            .await?;
-        let Some(entry) = found.first() else { return Err(unstored(sealed, "is not listed")) };
+        let first = self.chain.next_seq();
+        let is_new = |entry: &ListedObject| {
+            layout::parse_snapshot_name(entry.key.name())
+                .is_some_and(|(seq, hash)| seq >= first && self.chain.get(hash).is_none())
+        };
+        let (mut own, mut others) = (None, Vec::new());
+        let mut listing = listing.try_filter(|entry| std::future::ready(is_new(entry)));
+        while let Some(entry) = listing.try_next().await? {
+            if entry.key == *sealed.key() {
+                own = Some(entry);
+            } else if others.len() < MAX_CONCURRENT {
+                others.push(entry);
+            }
+        }
+        let Some(entry) = own else { return Err(unstored(sealed, "is not listed")) };
         let bytes = self.read_back(sealed).await?;
         Manifest::open(bytes, &path, sealed.key().name(), self.signers)?;
         self.check_packs_listed(domains).await?;
         if entry.modified > self.commits_until {
             return Err(CommitError::TooLate { stored: entry.modified, until: self.commits_until });
         }
-        Ok(())
+        Ok(self.valid_snapshots(&others).await)
+    }
+
+    /// Returns those of the objects that are snapshots of this writer. Others have warnings of the next run.
+    async fn valid_snapshots(&self, entries: &[ListedObject]) -> Vec<(u64, ObjectHash)> {
+        let mut valid = Vec::new();
+        for entry in entries {
+            let Ok(bytes) = self.engine.store().get(&entry.key, MAX_DOCUMENT).await else { continue };
+            let opened = Manifest::open(bytes, &self.epoch.path(), entry.key.name(), self.signers);
+            valid.extend(opened.ok().map(|manifest| (manifest.envelope().seq, manifest.hash())));
+        }
+        valid
     }
 }
 

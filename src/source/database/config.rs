@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::environment_password;
 use super::error::DatabaseError;
 use crate::plan::{DatabaseEngine, DatabaseSpec, TlsMode};
-use crate::report::text::opaque_debug;
+use crate::report::text::{opaque_debug, without_bom};
 
 /// The largest file with a user's name that is read whole, in bytes.
 const MAX_USER: u64 = 64 << 10;
@@ -31,7 +31,7 @@ pub struct DatabaseConfig {
     pub port: u16,
     /// The user that connects.
     pub user: String,
-    /// A file that holds the password; a line break at its end is ignored. Without it and without
+    /// A file that holds the password; line breaks at its end are ignored. Without it and without
     /// [`Self::password`], the server must trust the connection (a socket with peer authentication).
     pub password_file: Option<PathBuf>,
     /// The password itself, if it came from a Secret and not from a file.
@@ -66,7 +66,7 @@ impl DatabaseConfig {
             (None, None) => {}
         }
         config.password_file.clone_from(&database.password_file);
-        config.password = environment_password(config.engine, config.password_file.as_deref());
+        config.password = environment_password(&config)?;
         config.tls = database.tls;
         config.ca_file.clone_from(&database.ca_file);
         Ok(config)
@@ -77,7 +77,11 @@ impl DatabaseConfig {
         File::open(file).and_then(|open| open.take(MAX_USER).read_to_string(&mut text)).map_err(|error| {
             self.invalid(format!("{}: the user's name cannot be read: {error}", file.display()))
         })?;
-        Ok(text.lines().next().unwrap_or_default().trim().to_owned())
+        let user = without_bom(&text).lines().next().unwrap_or_default().trim();
+        if user.is_empty() {
+            return Err(self.invalid(format!("{}: the user's name is empty", file.display())));
+        }
+        Ok(user.to_owned())
     }
 
     /// Returns true if the connection is a socket on this machine.
@@ -85,11 +89,21 @@ impl DatabaseConfig {
         self.host.starts_with('/')
     }
 
+    /// Returns the server's address and the user, for people.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let Self { host, port, user, .. } = self;
+        match host.contains(':') {
+            true => format!("[{host}]:{port}, as {user}"),
+            false => format!("{host}:{port}, as {user}"),
+        }
+    }
+
     /// Returns the password from the configuration or from its password file. Fails when the file cannot be
     /// read, or the password is empty, too long, or holds characters that a password file cannot carry.
     pub fn read_password(&self) -> Result<Option<Password>, DatabaseError> {
         if let Some(password) = &self.password {
-            return self.check_password(password.clone()).map(Some);
+            return self.check_password(password.clone(), "the password from the environment").map(Some);
         }
         let Some(path) = &self.password_file else { return Ok(None) };
         if std::fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo()) {
@@ -101,23 +115,24 @@ impl DatabaseConfig {
         File::open(path)
             .and_then(|file| file.take(MAX_PASSWORD + 1).read_to_string(&mut text))
             .map_err(|source| self.io_error(format!("read the password file {}", path.display()), source))?;
-        let trimmed = text.strip_suffix('\n').unwrap_or(&text);
-        let trimmed = trimmed.strip_suffix('\r').unwrap_or(trimmed);
-        self.check_password(Password::new(trimmed.to_owned())).map(Some)
+        let trimmed = without_bom(&text).trim_end_matches(['\n', '\r']);
+        let place = format!("the password in {}", path.display());
+        self.check_password(Password::new(trimmed.to_owned()), &place).map(Some)
     }
 
-    fn check_password(&self, password: Password) -> Result<Password, DatabaseError> {
+    /// Checks a password; `place` names it, without its text.
+    fn check_password(&self, password: Password, place: &str) -> Result<Password, DatabaseError> {
         let text = password.reveal();
         let problem = if text.is_empty() {
-            "the password is empty"
+            "is empty"
         } else if text.len() as u64 > MAX_PASSWORD {
-            "the password is longer than 4096 bytes"
+            "is longer than 4096 bytes"
         } else if text.contains(['\n', '\r', '\0']) {
-            "the password holds a line break or a zero byte, which no password file can carry"
+            "holds a line break or a zero byte, which no password file can carry"
         } else {
             return Ok(password);
         };
-        Err(self.invalid(problem))
+        Err(self.invalid(format!("{place} {problem}")))
     }
 
     /// Returns the error for an unusable configuration.

@@ -92,6 +92,16 @@ pub enum DatabaseError {
         #[source]
         source: Box<DatabaseError>,
     },
+    /// The user lacks a right that the operation needs.
+    #[error("database {name}: the user {user} may not {operation}")]
+    NoRight {
+        /// The item's name.
+        name: String,
+        /// The user.
+        user: String,
+        /// The operation.
+        operation: String,
+    },
     /// A tool could not be started, or its pipe broke.
     #[error("database {name}: cannot {operation}")]
     Io {
@@ -117,6 +127,7 @@ impl DatabaseError {
             | Self::Refused { .. }
             | Self::MissingTool { .. }
             | Self::IncompleteDump { .. }
+            | Self::NoRight { .. }
             | Self::NotEmpty { .. } => false,
         }
     }

@@ -19,8 +19,6 @@ pub use dump::{ArchiveProof, CompletenessCheck, Dump, DumpProof, LastLineCheck, 
 pub use error::DatabaseError;
 pub use recipe::{DatabaseInfo, Omission, PlannedDump, Recipe, SelectedDatabases};
 
-use std::path::Path;
-
 use crate::plan::DatabaseEngine;
 
 /// Connects to a server with the recipe of its engine. Fails also for an engine without a recipe.
@@ -53,14 +51,16 @@ pub fn parse_url(url: &str) -> Result<(DatabaseConfig, Option<String>), Database
 }
 
 /// Returns the password from the environment variable of the engine's own tools; a password file takes
-/// precedence.
-#[must_use]
-pub fn environment_password(engine: DatabaseEngine, file: Option<&Path>) -> Option<Password> {
-    let variable = match engine {
-        DatabaseEngine::Postgresql if file.is_none() => postgres::PASSWORD_VARIABLE,
-        _ => return None,
+/// precedence. An empty variable counts as unset. Fails if the variable is not UTF-8.
+pub fn environment_password(config: &DatabaseConfig) -> Result<Option<Password>, DatabaseError> {
+    let variable = match config.engine {
+        DatabaseEngine::Postgresql if config.password_file.is_none() => postgres::PASSWORD_VARIABLE,
+        _ => return Ok(None),
     };
-    std::env::var(variable).ok().map(Password::new)
+    let Some(value) = std::env::var_os(variable) else { return Ok(None) };
+    let value = value.to_str().ok_or_else(|| config.invalid(format!("{variable} is not UTF-8")))?;
+    let trimmed = value.trim_end_matches(['\n', '\r']);
+    Ok((!trimmed.is_empty()).then(|| Password::new(trimmed.to_owned())))
 }
 
 /// True for the format of streams that hold one database, of any engine.

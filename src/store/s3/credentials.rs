@@ -10,8 +10,11 @@ use std::path::{Path, PathBuf};
 
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
-use aws_credential_types::provider::{ProvideCredentials, future};
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 use zeroize::Zeroizing;
+
+use crate::report::text::without_bom;
+use crate::store::StoreErrorKind;
 
 /// The largest credentials file, in bytes.
 const MAX_FILE: u64 = 64 << 10;
@@ -25,8 +28,63 @@ pub(super) enum CredentialsFileError {
     TooLarge(PathBuf),
     #[error("the credentials file {0} holds no {1}")]
     Incomplete(PathBuf, &'static str),
-    #[error("the credentials file {0} has several profiles and none is named `{1}`")]
+    #[error("the {1} in the credentials file {0} contains a character that is not visible ASCII")]
+    Characters(PathBuf, &'static str),
+    #[error("the credentials file {0} has no profile `{1}`, which AWS_PROFILE names")]
     NoProfile(PathBuf, String),
+    #[error("the credentials file {0} has several profiles and none is named `default`: set AWS_PROFILE")]
+    SeveralProfiles(PathBuf),
+}
+
+impl CredentialsFileError {
+    /// Returns the kind of failure of the store.
+    pub(super) fn kind(&self) -> StoreErrorKind {
+        match self {
+            Self::Unreadable(..) => StoreErrorKind::CredentialsFile(self.to_string()),
+            _ => StoreErrorKind::Settings(self.to_string()),
+        }
+    }
+}
+
+/// True if a text can be part of a header of a request. The SDK panics on others.
+pub(super) fn is_header_safe(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// The reason that credentials from elsewhere are rejected. Never holds a value.
+#[derive(Debug, thiserror::Error)]
+#[error("the {0} contains a character that is not visible ASCII")]
+struct UnusableCredentials(&'static str);
+
+/// The credentials of another provider, checked before the SDK signs with them.
+#[derive(Debug)]
+pub(super) struct CheckedCredentials(pub(super) SharedCredentialsProvider);
+
+impl ProvideCredentials for CheckedCredentials {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(async move {
+            let credentials = self.0.provide_credentials().await?;
+            match unusable_part(&credentials) {
+                Some(part) => Err(CredentialsError::invalid_configuration(UnusableCredentials(part))),
+                None => Ok(credentials),
+            }
+        })
+    }
+
+    fn fallback_on_interrupt(&self) -> Option<Credentials> {
+        self.0.fallback_on_interrupt()
+    }
+}
+
+/// Returns the name of the part that no header can carry.
+fn unusable_part(credentials: &Credentials) -> Option<&'static str> {
+    if !is_header_safe(credentials.access_key_id()) {
+        return Some("access key id");
+    }
+    credentials.session_token().is_some_and(|token| !is_header_safe(token)).then_some("session token")
 }
 
 /// Provides the credentials in a file to the SDK.
@@ -57,7 +115,7 @@ impl FileCredentials {
         if text.len() as u64 > MAX_FILE {
             return Err(CredentialsFileError::TooLarge(self.path.clone()));
         }
-        self.parse(&text)
+        self.parse(without_bom(&text))
     }
 
     fn parse(&self, text: &str) -> Result<Credentials, CredentialsFileError> {
@@ -66,7 +124,11 @@ impl FileCredentials {
         let id = value(text, section, "access_key_id").ok_or_else(|| missing("access_key_id"))?;
         let secret = value(text, section, "secret_access_key").ok_or_else(|| missing("secret_access_key"))?;
         let token = value(text, section, "session_token").map(str::to_owned);
-        Ok(Credentials::new(id, secret, token, None, "kbak credentials file"))
+        let credentials = Credentials::new(id, secret, token, None, "kbak credentials file");
+        match unusable_part(&credentials) {
+            Some(part) => Err(CredentialsFileError::Characters(self.path.clone(), part)),
+            None => Ok(credentials),
+        }
     }
 
     /// Returns the name of the section to read; `None` if the file has no sections.
@@ -77,6 +139,7 @@ impl FileCredentials {
             [] => Ok(None),
             names if names.contains(&profile) => Ok(Some(profile)),
             [only] if self.profile.is_none() => Ok(Some(only)),
+            _ if self.profile.is_none() => Err(CredentialsFileError::SeveralProfiles(self.path.clone())),
             _ => Err(CredentialsFileError::NoProfile(self.path.clone(), profile.to_owned())),
         }
     }
@@ -151,6 +214,8 @@ mod tests {
     fn incomplete_file_is_rejected_without_quoting_values() {
         for (text, profile) in [
             ("", None),
+            ("aws_access_key_id=can\u{1}ary\naws_secret_access_key=canary\n", None),
+            ("aws_access_key_id=canary\naws_secret_access_key=canary\naws_session_token=canär\n", None),
             ("aws_access_key_id=canary", None),
             ("[a]\naws_access_key_id=canary\n[b]\n", None),
             ("[a]\naws_access_key_id=canary\naws_secret_access_key=canary\n", Some("b")),

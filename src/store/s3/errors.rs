@@ -93,18 +93,28 @@ fn not_sent(error: &(dyn Error + 'static)) -> Kind {
         }
         // No retry helps against an invalid certificate.
         if let Some(tls @ rustls::Error::InvalidCertificate(_)) = inner.downcast_ref() {
-            let unknown = rustls::CertificateError::UnknownIssuer;
-            let hint = match tls {
-                rustls::Error::InvalidCertificate(why) if *why == unknown => {
-                    "; for a private authority give its certificate: --ca-file, repository.caFile"
-                }
-                _ => "",
-            };
-            return Kind::Settings(format!("no trusted connection: {tls}{hint}"));
+            return Kind::Settings(format!("no trusted connection: {}", untrusted(tls)));
         }
         deepest = inner;
     }
     Kind::Transient(sanitize(&deepest.to_string()))
+}
+
+/// Describes why a server's certificate is not trusted, and the way out.
+fn untrusted(error: &rustls::Error) -> String {
+    // rustls has no variant for this error.
+    if error.to_string().contains("CaUsedAsEndEntity") {
+        return "the server's own certificate is that of an authority, as openssl req -x509 makes it; if it is the \
+                right one, give just this certificate: --ca-file, repository.caFile"
+            .to_owned();
+    }
+    let unknown = matches!(error, rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer));
+    let hint = if unknown {
+        "; for a private authority give its certificate: --ca-file, repository.caFile"
+    } else {
+        ""
+    };
+    format!("{error}{hint}")
 }
 
 fn root<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {

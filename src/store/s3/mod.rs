@@ -10,6 +10,7 @@ mod body;
 mod connect;
 mod credentials;
 mod errors;
+mod own_authority;
 mod queries;
 
 use std::fmt;

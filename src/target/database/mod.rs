@@ -40,6 +40,10 @@ pub trait RestoreRecipe: std::fmt::Debug + Send + Sync {
         dump: &mut DumpReader<'_>,
     ) -> Result<RestoredDatabase, DatabaseError>;
 
+    /// Returns what [`Self::restore_database`] would do with the target database, and changes nothing. Fails as it
+    /// would: with [`DatabaseError::NotEmpty`], with [`DatabaseError::NoRight`], or if the server does not answer.
+    async fn preview_database(&self, request: &DatabaseRestore) -> Result<TargetState, DatabaseError>;
+
     /// Counts the objects in a database, such as tables. A restore refuses a database that holds some, and a
     /// drill requires some. Fails with [`DatabaseError`] if the server does not answer.
     async fn count_objects(&self, database: &str) -> Result<u64, DatabaseError>;
@@ -70,6 +74,17 @@ pub enum TargetDatabase {
     Create,
     /// The database is dropped, with everything in it, and created anew.
     Replace,
+}
+
+/// The state of a target database that a restore accepts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TargetState {
+    /// It does not exist: it is created.
+    Absent,
+    /// It exists and is empty: it is filled.
+    Empty,
+    /// It exists and holds this number of objects: it is dropped first, with everything in it.
+    Dropped(u64),
 }
 
 /// The request to restore one database.

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::Access;
+use rustix::fs::{Access, FlockOperation};
 use rustix::io::{Errno, Result as Io};
 
 use super::directory::{create_missing, is_empty};
@@ -98,6 +98,11 @@ pub fn check_target(target: &Destination, existing: ExistingFiles) -> Result<(),
     // A missing target is created, with its parents, in the nearest existing folder.
     let (root, path, itself) = target.open_nearest().map_err(open)?;
     rustix::fs::access(&path, Access::WRITE_OK | Access::EXEC_OK).map_err(open)?;
+    // The lock ends with this function.
+    if itself && rustix::fs::flock(&root, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK)
+    {
+        return Err(TargetError::Busy(path));
+    }
     if itself && existing == ExistingFiles::Refuse && !is_empty(&root).map_err(open)? {
         return Err(TargetError::NotEmpty(path));
     }

@@ -72,6 +72,8 @@ impl VolumeTarget {
         }
         let root = folder.create().map_err(open)?;
         root.probe().map_err(open)?;
+        let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+        rustix::fs::accessat(&root, ".", access, rustix::fs::AtFlags::empty()).map_err(open)?;
         // Some file systems cannot lock folders: a second restore can run, with other temporary names.
         if rustix::fs::flock(&root, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
             return Err(TargetError::Busy(path.to_owned()));

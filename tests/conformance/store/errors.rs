@@ -101,7 +101,8 @@ async fn invalid_settings_are_refused_before_any_request() {
     ];
     for (what, options) in cases {
         let error = open(&options, &Runtime::real(), &Reporter::silent()).await.expect_err(what);
-        assert!(matches!(error.kind, Kind::Settings(_)), "{what}: {error}");
+        let is_named = matches!(error.kind, Kind::Settings(_) | Kind::CredentialsFile(_));
+        assert!(is_named, "{what}: {error}");
     }
     let missing = StoreOptions::new(format!("file://{}/absent", folder.path().display()));
     let error = open(&missing, &Runtime::real(), &Reporter::silent()).await.expect_err("no folder");
@@ -122,5 +123,30 @@ async fn only_the_given_certificate_authority_is_trusted() {
     let mistrusting = StoreOptions { ca_file: Some(other.into()), ..server.server.options("faulty") };
     let error = put(&mistrusting).await.expect_err("an unknown authority");
     assert!(matches!(&error.kind, Kind::Settings(why) if why.contains("--ca-file")), "{error}");
+    assert_eq!(server.requests(), before, "nothing was said to it");
+}
+
+#[tokio::test]
+async fn given_certificate_of_the_server_is_trusted_although_it_is_its_own_authority() {
+    let server = FaultyS3Server::start_self_signed(10).await;
+    let file = |name: &str| {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/tls");
+        Some(std::path::PathBuf::from(format!("{folder}/{name}")))
+    };
+    let own = StoreOptions { ca_file: file("self-signed.pem"), ..server.server.options("faulty") };
+    put(&own).await.expect("a put over TLS");
+    let elsewhere = own.endpoint.clone().expect("an endpoint").replace("127.0.0.1", "localhost");
+    let before = server.requests();
+    for (what, options) in [
+        ("the certificate of another authority", StoreOptions { ca_file: file("ca.pem"), ..own.clone() }),
+        ("no certificate", StoreOptions { ca_file: None, ..own.clone() }),
+        ("another name of the server", StoreOptions { endpoint: Some(elsewhere), ..own.clone() }),
+    ] {
+        let error = put(&options).await.expect_err(what);
+        assert!(
+            matches!(&error.kind, Kind::Settings(why) if why.contains("no trusted connection")),
+            "{what}: {error}"
+        );
+    }
     assert_eq!(server.requests(), before, "nothing was said to it");
 }

@@ -19,7 +19,7 @@ use kbak::runtime::lock;
 
 use self::bucket::Bucket;
 use super::servers::{KEY, S3Server, SECRET};
-use super::tls::acceptor;
+use super::tls::{acceptor, self_signed_acceptor};
 
 /// A fault of the server.
 #[derive(Debug, Clone, PartialEq)]
@@ -103,6 +103,11 @@ impl FaultyS3Server {
     /// The same over TLS.
     pub async fn start_tls(page: usize) -> Self {
         Self::serve(page, Some(acceptor())).await
+    }
+
+    /// The same with a certificate that is its own authority.
+    pub async fn start_self_signed(page: usize) -> Self {
+        Self::serve(page, Some(self_signed_acceptor())).await
     }
 
     async fn serve(page: usize, tls: Option<TlsAcceptor>) -> Self {

@@ -93,7 +93,8 @@ fn database(args: &RestoreArgs) -> Result<Option<DatabaseTarget>, Failure> {
     let Some(url) = &args.database else { return Ok(None) };
     let (mut config, _) = parse_server_url(url)?;
     config.password_file.clone_from(&args.database_password_file);
-    config.password = environment_password(config.engine, config.password_file.as_deref());
+    config.password = environment_password(&config)
+        .map_err(|error| Failure::usage("--database: no usable password").because(error))?;
     Ok(Some(DatabaseTarget { config, replace: args.replace_databases, no_owner: args.no_owner }))
 }
 
@@ -148,7 +149,13 @@ fn check_targets(args: &RestoreArgs, items: &[&Item]) -> Result<(), Failure> {
         _ => false,
     };
     let without: Vec<&&Item> = items.iter().filter(without).collect();
-    if without.is_empty() || args.dry_run.is_some() {
+    let has_target = args.tar
+        || args.cluster
+        || args.to.is_some()
+        || args.database.is_some()
+        || args.resources_to.is_some();
+    // A dry run without any target shows what there is.
+    if without.is_empty() || (args.dry_run.is_some() && !has_target) {
         return Ok(());
     }
     let mut failure = Failure::usage("nothing says where this goes; nothing was changed");
@@ -167,7 +174,8 @@ fn target_option(kind: &str) -> &'static str {
 }
 
 /// Describes the target of an item.
-pub(super) fn describe_target(args: &RestoreArgs, item: &Item, items: usize) -> String {
+pub(super) fn describe_target(args: &RestoreArgs, job: &RestoreJob<'_>, item: &Item) -> String {
+    let items = job.items.len();
     match item.kind.as_str() {
         "volume" if args.tar => "standard output, as tar".into(),
         "volume" => match &args.to {
@@ -179,8 +187,10 @@ pub(super) fn describe_target(args: &RestoreArgs, item: &Item, items: usize) -> 
             }
             None => "(no --to)".into(),
         },
-        "database" if args.database.is_some() => "the server of --database".into(),
-        "database" => "(no --database)".into(),
+        "database" => match &job.database {
+            Some(target) => format!("the server {}", target.config.describe()),
+            None => "(no --database)".into(),
+        },
         "resources" if args.cluster => "the cluster".into(),
         "resources" => match &args.resources_to {
             Some(to) => format!("files beneath {}", to.display()),

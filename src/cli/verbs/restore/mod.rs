@@ -22,15 +22,17 @@ use crate::cli::options::restore_values::Allowed;
 use crate::cli::options::run_report::{self, RunOutput};
 use crate::cli::options::{OutputArgs, ReadArgs, RunArgs, check_memory};
 use crate::cli::shell::console::Console;
-use crate::cli::shell::signals;
+use crate::cli::shell::{prompt, signals};
 use crate::format::body::Item;
 use crate::report::event::Reporter;
 use crate::report::item_state::ItemState;
 use crate::report::run::{ItemReport, RunReport, SnapshotReport};
-use crate::report::text::plural;
+use crate::report::text::{plain, plural};
 use crate::restore::job::RestoreJob;
+use crate::restore::{DatabasePreview, ItemPreview};
 use crate::runtime::lock;
 use crate::source::database::postgres::NO_ROLE_PASSWORDS;
+use crate::target::database::TargetState;
 use crate::target::volume::ExistingFiles;
 use objects::ObjectRecorder;
 use preview::Preview;
@@ -65,7 +67,7 @@ Examples:
 Nothing that exists is changed unless it is said. Running again goes on where a restore stopped
 (--existing-files skip). Exit codes: 0 all restored, 3 something was not (it is named), 4 damaged.")]
 pub struct RestoreArgs {
-    /// latest, a number, or the first digits of a hash
+    /// latest, a number, or the first six digits of a hash or more
     #[arg(value_name = "SNAPSHOT", default_value = "latest")]
     pub snapshot: String,
     /// Only this item; repeatable [default: all]
@@ -104,6 +106,9 @@ pub struct RestoreArgs {
     /// Drop existing databases of the same names first, with everything in them
     #[arg(long, requires = "database", help_heading = "Target")]
     pub replace_databases: bool,
+    /// Drop databases without asking on the terminal first
+    #[arg(long, requires = "replace_databases", help_heading = "Target")]
+    pub yes: bool,
     /// Make the restoring user the owner of everything in databases
     #[arg(long, requires = "database", help_heading = "Target")]
     pub no_owner: bool,
@@ -178,6 +183,8 @@ pub(crate) fn run(args: &RestoreArgs, console: &Console) -> Result<Exit, Failure
     let mut report = run_report::start("restore", &repository, None);
     let display = output.start_display(memory);
     let reporter = display.reporter();
+    // Outlives the run: an interrupted one reports the items that it finished.
+    let finished = Mutex::default();
     // Half of the memory limit is for decrypted packs; the target and the runtime have the rest.
     let held = memory.map_or(reading::READER_MEMORY, |memory| memory / 2);
     let outcome = signals::until_stopped(&CancellationToken::new(), RESUME, async {
@@ -190,28 +197,36 @@ pub(crate) fn run(args: &RestoreArgs, console: &Console) -> Result<Exit, Failure
         if args.dry_run.is_some() {
             return Ok(Done::Preview(Box::new(preview::make(args, head, &job).await?)));
         }
-        Ok(Done::Restored(head, restore(args, &job).await?))
+        confirm_drops(args, &job).await?;
+        restore(args, &job, &finished).await?;
+        Ok(Done::Restored(head))
     });
     let failure = match outcome {
         Ok(Done::Preview(preview)) => {
             drop(display.finish());
             return preview.show(args.output.output, console);
         }
-        Ok(Done::Restored(head, items)) => {
-            fill(&mut report, head, items);
+        Ok(Done::Restored(head)) => {
+            fill(&mut report, head, std::mem::take(&mut *lock(&finished)));
             None
         }
-        Err(failure) => Some(failure),
+        Err(failure) => {
+            report.items = std::mem::take(&mut *lock(&finished)).into_iter().map(|(item, _)| item).collect();
+            Some(failure)
+        }
     };
     output.finish(report, failure.as_ref(), display, &reporter, &Notices::default())
 }
+
+/// The finished items, each with true if its backup is damaged.
+type FinishedItems = Vec<(ItemReport, bool)>;
 
 /// The result of the command.
 enum Done {
     /// A plan, for a dry run.
     Preview(Box<Preview>),
-    /// The snapshot, and the finished items, each with true if its backup is damaged.
-    Restored(Head, Vec<(ItemReport, bool)>),
+    /// The snapshot whose items were restored.
+    Restored(Head),
 }
 
 /// The sequence, hash and plan name of a snapshot.
@@ -256,19 +271,56 @@ fn warn_of_gaps(items: &[&Item], reporter: &Reporter) {
     }
 }
 
-/// Restores the items. Returns the finished ones, each with true if its backup is damaged.
-async fn restore(args: &RestoreArgs, job: &RestoreJob<'_>) -> Result<Vec<(ItemReport, bool)>, Failure> {
+/// Asks on the terminal before databases are dropped. Without a terminal, `--replace-databases` is the consent.
+async fn confirm_drops(args: &RestoreArgs, job: &RestoreJob<'_>) -> Result<(), Failure> {
+    let Some(target) = job.database.as_ref().filter(|_| args.replace_databases && !args.yes) else {
+        return Ok(());
+    };
+    if !prompt::can_ask() {
+        return Ok(());
+    }
+    let mut dropped = Vec::new();
+    for item in job.items.iter().filter(|item| item.kind == "database") {
+        // The restore itself reports an error.
+        let Ok(ItemPreview::Databases(_, databases)) = job.preview_item(item).await else { continue };
+        for DatabasePreview { database, target } in databases {
+            if let Ok(TargetState::Dropped(objects)) = target {
+                dropped.push(format!("{} ({})", plain(&database), plural(objects, "object", "objects")));
+            }
+        }
+    }
+    if dropped.is_empty() {
+        return Ok(());
+    }
+    let question = format!(
+        "on the server {} these databases are DROPPED first: {}\ntype yes to go on",
+        target.config.describe(),
+        dropped.join(", ")
+    );
+    let answer = tokio::task::spawn_blocking(move || prompt::ask_line(&question)).await;
+    match answer {
+        Ok(Some(answer)) if answer == "yes" => Ok(()),
+        _ => Err(Failure::usage("not confirmed; nothing was changed")
+            .remedy("answer yes, or give --yes; --dry-run shows what would be done")),
+    }
+}
+
+/// Restores the items and adds the finished ones to `finished`.
+async fn restore(
+    args: &RestoreArgs,
+    job: &RestoreJob<'_>,
+    finished: &Mutex<FinishedItems>,
+) -> Result<(), Failure> {
     let paths = job.paths.as_ref();
     let outcomes = args.resources.outcomes.as_deref().filter(|_| args.cluster);
     let objects = ObjectRecorder::new(outcomes)?;
-    let builder = ReportBuilder { reporter: job.reporter, paths, objects, items: Mutex::default() };
+    let builder = ReportBuilder { reporter: job.reporter, paths, objects, items: finished };
     let restored = job.run(&builder).await;
     builder.objects.finish(job.reporter);
-    restored?;
-    Ok(std::mem::take(&mut *lock(&builder.items)))
+    Ok(restored?)
 }
 
-fn fill(report: &mut RunReport, head: Head, items: Vec<(ItemReport, bool)>) {
+fn fill(report: &mut RunReport, head: Head, items: FinishedItems) {
     let missing = items.iter().filter(|(item, _)| item.state != ItemState::Good).count() as u64;
     report.exit = match missing {
         _ if items.iter().any(|(_, damaged)| *damaged) => Exit::Damaged,

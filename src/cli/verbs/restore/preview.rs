@@ -9,13 +9,17 @@ use crate::cli::failure::{Exit, Failure};
 use crate::cli::shell::console::Console;
 use crate::cli::shell::output;
 use crate::cli::shell::output::OutputFormat;
+use crate::cli::verbs::gaps::missing;
 use crate::cli::verbs::restore::job::describe_target;
 use crate::cli::verbs::restore::{DryRun, Head, RestoreArgs, text};
 use crate::format::body::Item;
 use crate::format::name::Name;
+use crate::report::error::causes;
 use crate::report::text::{plain, plural, size};
+use crate::restore::error::ItemError;
 use crate::restore::job::RestoreJob;
-use crate::restore::{ItemPreview, ResourcesPreview};
+use crate::restore::{DatabasePreview, ItemPreview, ResourcesPreview};
+use crate::target::database::TargetState;
 use crate::target::kubernetes::Decision;
 
 /// Bytes of decisions that are kept in memory; more go to a private temporary file.
@@ -40,6 +44,23 @@ struct Line {
     /// Selected paths that the snapshot does not hold.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     absent: Vec<String>,
+    /// The databases of the target, and what would be done with each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    databases: Vec<DatabaseLine>,
+    /// The parts that would not be restored, or not whole.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    refused: Vec<String>,
+    /// The outcome of the restore, as far as it can be foreseen.
+    outcome: Exit,
+}
+
+#[derive(Serialize)]
+struct DatabaseLine {
+    database: String,
+    /// `created`, `filled` or `dropped`; none if it is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    action: Option<&'static str>,
+    text: String,
 }
 
 /// Plans the restore and changes nothing.
@@ -48,6 +69,7 @@ pub(super) async fn make(args: &RestoreArgs, head: Head, job: &RestoreJob<'_>) -
     for item in &job.items {
         items.push(line(args, job, item).await?);
     }
+    let several = items.len() > 1;
     let mut objects = tempfile::SpooledTempFile::new(MAX_IN_MEMORY);
     let mut failed: Option<std::io::Error> = None;
     let mut decided = |decision: &Decision| {
@@ -58,7 +80,25 @@ pub(super) async fn make(args: &RestoreArgs, head: Head, job: &RestoreJob<'_>) -
             failed.get_or_insert(error);
         }
     };
-    let resources = job.preview_resources(args.dry_run == Some(DryRun::Server), &mut decided).await?;
+    let resources = match job.preview_resources(args.dry_run == Some(DryRun::Server), &mut decided).await {
+        Ok(resources) => resources,
+        // As in the run: the other items are restored all the same.
+        Err(error) if several && !error.ends_run() => {
+            let refused: Vec<&mut Line> = items.iter_mut().filter(|line| line.kind == "resources").collect();
+            let (text, outcome) = refusal(error);
+            for line in refused {
+                line.refused.push(text.clone());
+                line.outcome = outcome;
+            }
+            ResourcesPreview::default()
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if let Some(cluster) = &resources.cluster {
+        for line in items.iter_mut().filter(|line| line.kind == "resources") {
+            line.target = format!("the cluster {cluster}");
+        }
+    }
     match failed {
         None => Ok(Preview { head, items, resources, objects }),
         Some(error) => {
@@ -67,20 +107,97 @@ pub(super) async fn make(args: &RestoreArgs, head: Head, job: &RestoreJob<'_>) -
     }
 }
 
+/// Returns the reason of a refusal with its remedy, and the outcome of a run that goes on without the item.
+fn refusal(error: ItemError) -> (String, Exit) {
+    let failure = Failure::from(error);
+    let outcome = if failure.exit == Exit::Damaged { Exit::Damaged } else { Exit::Partial };
+    let remedy = failure.remedy.as_deref().map(|remedy| format!(" ({remedy})")).unwrap_or_default();
+    (format!("{}{remedy}", causes(&failure)), outcome)
+}
+
 async fn line(args: &RestoreArgs, job: &RestoreJob<'_>, item: &Item) -> Result<Line, Failure> {
-    let mut bytes: u64 = item.streams.iter().map(|stream| stream.length).sum();
-    let mut absent = Vec::new();
-    let what = match job.preview_item(item).await? {
-        ItemPreview::Databases(number) => plural(number, "database", "databases"),
-        ItemPreview::Objects(number) => plural(number, "object", "objects"),
-        ItemPreview::Folder(look) => {
-            bytes = look.bytes;
-            absent = look.absent.iter().map(Name::display).collect();
-            plural(look.members, "entry", "entries")
-        }
+    let mut line = Line {
+        item: item.name.clone(),
+        kind: item.kind.clone(),
+        what: String::new(),
+        bytes: item.streams.iter().map(|stream| stream.length).sum(),
+        target: describe_target(args, job, item),
+        absent: Vec::new(),
+        databases: Vec::new(),
+        refused: Vec::new(),
+        outcome: Exit::Safe,
     };
-    let target = describe_target(args, item, job.items.len());
-    Ok(Line { item: item.name.clone(), kind: item.kind.clone(), what, bytes, target, absent })
+    let paths = job.paths.as_ref();
+    let gaps = missing(item, paths).count() as u64;
+    if gaps > 0 {
+        line.refused.push(format!("the snapshot lacks {} of it", plural(gaps, "part", "parts")));
+    }
+    if gaps > 0 || !(item.state.is_complete() || paths.is_some()) {
+        line.outcome = Exit::Partial;
+    }
+    match job.preview_item(item).await {
+        Ok(preview) => fill(&mut line, preview),
+        // As in the run: of several items, the others are restored all the same.
+        Err(error) if job.items.len() > 1 && !error.ends_run() => {
+            let (text, outcome) = refusal(error);
+            line.refused.push(text);
+            line.outcome = outcome;
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(line)
+}
+
+/// Adds what was foreseen for an item.
+fn fill(line: &mut Line, preview: ItemPreview) {
+    let mut refuse = |text: String| {
+        line.refused.push(text);
+        line.outcome = Exit::Partial;
+    };
+    match preview {
+        ItemPreview::Objects(number) => line.what = plural(number, "object", "objects"),
+        ItemPreview::Databases(number, databases) => {
+            line.what = plural(number, "database", "databases");
+            for DatabasePreview { database, target } in databases {
+                let (action, text) = match target {
+                    Ok(TargetState::Absent) => (Some("created"), "it is created".to_owned()),
+                    Ok(TargetState::Empty) => {
+                        (Some("filled"), "it exists and is empty: it is filled".to_owned())
+                    }
+                    Ok(TargetState::Dropped(objects)) => {
+                        let objects = plural(objects, "object", "objects");
+                        (Some("dropped"), format!("it exists and is DROPPED first, with its {objects}"))
+                    }
+                    Err(error) => {
+                        let (text, _) = refusal(error);
+                        refuse(format!("{database}: {text}"));
+                        (None, text)
+                    }
+                };
+                line.databases.push(DatabaseLine { database, action, text });
+            }
+        }
+        ItemPreview::Folder(look) => {
+            line.bytes = look.bytes;
+            line.what = plural(look.members, "entry", "entries");
+            if look.refused_devices > 0 {
+                refuse(format!(
+                    "{} not made (--allow devices)",
+                    plural(look.refused_devices, "device is", "devices are")
+                ));
+            }
+            if look.foreign_owners > 0 {
+                refuse(format!(
+                    "this user cannot set owner and group of {} (root can)",
+                    plural(look.foreign_owners, "entry", "entries")
+                ));
+            }
+            line.absent = look.absent.iter().map(Name::display).collect();
+            if !line.absent.is_empty() {
+                line.outcome = Exit::Partial;
+            }
+        }
+    }
 }
 
 impl Preview {
@@ -91,10 +208,18 @@ impl Preview {
             return Ok(self.exit());
         }
         let mut text = format!("{}, sha256:{}\n", self.head, self.head.hash);
-        for Line { item, what, bytes, target, absent, .. } in &self.items {
+        for Line { item, what, bytes, target, absent, databases, refused, .. } in &self.items {
             text.push_str(&format!("  {}   {what}, {} → {target}\n", plain(item), size(*bytes)));
             for path in absent {
                 text.push_str(&format!("  absent   the snapshot holds nothing at {}\n", plain(path)));
+            }
+            for DatabaseLine { database, action, text: what } in databases {
+                if let Some(action) = action {
+                    text.push_str(&format!("  {action}   {}: {what}\n", plain(database)));
+                }
+            }
+            for why in refused {
+                text.push_str(&format!("  not restored   {}\n", plain(why)));
             }
         }
         let hash = self.resources.plan.as_ref().map(|plan| plan.hash.clone());
@@ -115,12 +240,15 @@ impl Preview {
         Ok(self.exit())
     }
 
-    /// Returns `Partial` if a selected object or path is not in the snapshot.
+    /// Returns the outcome of the restore, as far as it can be foreseen.
     fn exit(&self) -> Exit {
         let planned = self.resources.plan.as_ref().is_none_or(|plan| plan.absent.is_empty());
-        let absent =
-            !self.resources.unmatched.is_empty() || self.items.iter().any(|line| !line.absent.is_empty());
-        if planned && !absent { Exit::Safe } else { Exit::Partial }
+        let outcomes: Vec<Exit> = self.items.iter().map(|line| line.outcome).collect();
+        match planned && self.resources.unmatched.is_empty() {
+            _ if outcomes.contains(&Exit::Damaged) => Exit::Damaged,
+            true if outcomes.iter().all(|outcome| *outcome == Exit::Safe) => Exit::Safe,
+            _ => Exit::Partial,
+        }
     }
 
     /// Writes the preview as one document, and streams the objects into it.

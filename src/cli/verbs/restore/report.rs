@@ -32,7 +32,7 @@ pub(super) struct ReportBuilder<'a> {
     /// Records the outcomes of Kubernetes objects.
     pub(super) objects: ObjectRecorder,
     /// The finished items, each with true if its backup is damaged.
-    pub(super) items: Mutex<Vec<(ItemReport, bool)>>,
+    pub(super) items: &'a Mutex<Vec<(ItemReport, bool)>>,
 }
 
 impl RestoreObserver for ReportBuilder<'_> {
@@ -71,7 +71,7 @@ impl RestoreObserver for ReportBuilder<'_> {
             remedy: summary.remedy,
             item: name,
         };
-        lock(&self.items).push((report, summary.damaged));
+        lock(self.items).push((report, summary.damaged));
     }
 }
 

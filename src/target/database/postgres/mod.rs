@@ -6,6 +6,7 @@
 //! SQL and are never piped to `psql` unchanged: see `split_globals`.
 
 mod archive;
+mod preview;
 mod properties;
 mod roles;
 mod script;
@@ -14,7 +15,7 @@ use async_trait::async_trait;
 
 use super::{
     DatabaseRestore, DumpReader, GlobalsReport, NotApplied, RestoreRecipe, RestoredDatabase, StreamContents,
-    TargetDatabase,
+    TargetDatabase, TargetState,
 };
 use crate::runtime::kill_point;
 use crate::source::database::postgres::tokens::{quote_identifier, quote_literal};
@@ -76,6 +77,10 @@ impl RestoreRecipe for Postgres {
         })
     }
 
+    async fn preview_database(&self, request: &DatabaseRestore) -> Result<TargetState, DatabaseError> {
+        preview::database(self, request).await
+    }
+
     /// Counts tables, views, functions, types, schemas, large objects and all else that a dump may hold.
     async fn count_objects(&self, database: &str) -> Result<u64, DatabaseError> {
         let rows = CATALOGS.iter().map(|catalog| {
@@ -113,13 +118,19 @@ fn check_tools(server: &Postgres) -> Result<(), DatabaseError> {
     Err(server.config.invalid(problem))
 }
 
+/// Returns the database for queries and statements about the target database.
+fn maintenance_database<'a>(server: &'a Postgres, request: &DatabaseRestore) -> &'a str {
+    match server.config.maintenance_database.as_str() {
+        // A session cannot drop the database that it is connected to.
+        same if same == request.database && same == "template1" => "postgres",
+        same if same == request.database => "template1",
+        other => other,
+    }
+}
+
 /// Prepares the target database as requested, or refuses.
 async fn prepare(server: &Postgres, request: &DatabaseRestore) -> Result<(), DatabaseError> {
-    let mut maintenance = server.config.maintenance_database.as_str();
-    if maintenance == request.database {
-        // A session cannot drop the database that it is connected to.
-        maintenance = if request.database == "template1" { "postgres" } else { "template1" };
-    }
+    let maintenance = maintenance_database(server, request);
     // One element if the database exists: true if it is a template.
     let question = format!(
         "SELECT coalesce(json_agg(datistemplate), '[]') FROM pg_catalog.pg_database WHERE datname = {}",
