@@ -1,6 +1,6 @@
 //! `kbak restore --dry-run`: plans a restore, and prints the plan as text, JSON or YAML.
 
-use std::io::{Seek as _, Write};
+use std::io::{Seek as _, SeekFrom, Write};
 
 use serde::Serialize;
 use serde_json::json;
@@ -9,17 +9,21 @@ use crate::cli::failure::{Exit, Failure};
 use crate::cli::shell::console::Console;
 use crate::cli::shell::output;
 use crate::cli::shell::output::OutputFormat;
+use crate::cli::verbs::gaps::{gap_report, missing};
 use crate::cli::verbs::restore::job::describe_target;
 use crate::cli::verbs::restore::{DryRun, Head, RestoreArgs, text};
 use crate::format::body::Item;
 use crate::format::name::Name;
+use crate::report::run::GapReport;
 use crate::report::text::{plain, plural, size};
 use crate::restore::job::RestoreJob;
 use crate::restore::{ItemPreview, ResourcesPreview};
-use crate::target::kubernetes::Decision;
+use crate::target::kubernetes::{Decision, Plan};
 
 /// Bytes of decisions that are kept in memory; more go to a private temporary file.
 const MAX_IN_MEMORY: usize = 4 << 20;
+/// The gaps of an item that are printed.
+const MAX_GAPS: usize = 10;
 
 /// The planned restore: its items, and the decision for each object.
 pub(crate) struct Preview {
@@ -40,6 +44,12 @@ struct Line {
     /// Selected paths that the snapshot does not hold.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     absent: Vec<String>,
+    /// The parts of the item that the snapshot lacks.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    gaps: Vec<GapReport>,
+    /// True if the snapshot holds all of the item, or of the selected paths.
+    #[serde(skip)]
+    is_whole: bool,
 }
 
 /// Plans the restore and changes nothing.
@@ -80,7 +90,11 @@ async fn line(args: &RestoreArgs, job: &RestoreJob<'_>, item: &Item) -> Result<L
         }
     };
     let target = describe_target(args, item, job.items.len());
-    Ok(Line { item: item.name.clone(), kind: item.kind.clone(), what, bytes, target, absent })
+    let paths = job.paths.as_ref();
+    let gaps: Vec<GapReport> = missing(item, paths).map(gap_report).collect();
+    let is_whole = gaps.is_empty() && (item.state.is_complete() || paths.is_some());
+    let (item, kind) = (item.name.clone(), item.kind.clone());
+    Ok(Line { item, kind, what, bytes, target, absent, gaps, is_whole })
 }
 
 impl Preview {
@@ -91,10 +105,16 @@ impl Preview {
             return Ok(self.exit());
         }
         let mut text = format!("{}, sha256:{}\n", self.head, self.head.hash);
-        for Line { item, what, bytes, target, absent, .. } in &self.items {
+        for Line { item, what, bytes, target, absent, gaps, .. } in &self.items {
             text.push_str(&format!("  {}   {what}, {} → {target}\n", plain(item), size(*bytes)));
             for path in absent {
                 text.push_str(&format!("  absent   the snapshot holds nothing at {}\n", plain(path)));
+            }
+            for GapReport { object, reason, .. } in gaps.iter().take(MAX_GAPS) {
+                text.push_str(&format!("  gap      {}: {}\n", plain(object), plain(reason)));
+            }
+            if gaps.len() > MAX_GAPS {
+                text.push_str(&format!("  gap      {} more in -o json\n", gaps.len() - MAX_GAPS));
             }
         }
         let hash = self.resources.plan.as_ref().map(|plan| plan.hash.clone());
@@ -115,12 +135,11 @@ impl Preview {
         Ok(self.exit())
     }
 
-    /// Returns `Partial` if a selected object or path is not in the snapshot.
+    /// Returns the exit code that the restore would have, as far as can be foreseen.
     fn exit(&self) -> Exit {
-        let planned = self.resources.plan.as_ref().is_none_or(|plan| plan.absent.is_empty());
-        let absent =
-            !self.resources.unmatched.is_empty() || self.items.iter().any(|line| !line.absent.is_empty());
-        if planned && !absent { Exit::Safe } else { Exit::Partial }
+        let planned = self.resources.plan.as_ref().is_none_or(Plan::is_whole);
+        let stored = self.items.iter().all(|line| line.absent.is_empty() && line.is_whole);
+        if planned && stored && self.resources.unmatched.is_empty() { Exit::Safe } else { Exit::Partial }
     }
 
     /// Writes the preview as one document, and streams the objects into it.
@@ -136,6 +155,10 @@ impl Preview {
             let lines = lines?;
             if format == OutputFormat::Yaml {
                 let head = serde_saphyr::to_string(&head).map_err(std::io::Error::other)?;
+                if lines.seek(SeekFrom::End(0))? == 0 {
+                    return writeln!(out, "{head}objects: []");
+                }
+                lines.rewind()?;
                 writeln!(out, "{head}objects:")?;
                 // JSON is YAML, too.
                 return copy(lines, out, "- ", "\n");
