@@ -47,8 +47,18 @@ impl Numbers {
     }
 }
 
-const TEXTS: [&str; 10] =
-    ["", "yes", "1e3", "ünïcødé ✓", "line\nbreak", "\"quoted\" \\ back", "\u{1}\u{7f}", "~0/~1", "{{ x }}", "- a: b"];
+const TEXTS: [&str; 10] = [
+    "",
+    "yes",
+    "1e3",
+    "ünïcødé ✓",
+    "line\nbreak",
+    "\"quoted\" \\ back",
+    "\u{1}\u{7f}",
+    "~0/~1",
+    "{{ x }}",
+    "- a: b",
+];
 const KEYS: [&str; 9] = ["a", "b", "a/b", "x.y/z", "~", "*", "ключ", "with space", "-"];
 
 fn value(numbers: &mut Numbers, depth: usize) -> Value {
@@ -59,7 +69,8 @@ fn value(numbers: &mut Numbers, depth: usize) -> Value {
         3 => numbers.pick(&[0.5, 1e-7, 123_456.789]).into(),
         4 | 5 => (0..numbers.below(4)).map(|_| value(numbers, depth - 1)).collect(),
         _ => {
-            let fields = (0..numbers.below(5)).map(|_| (numbers.pick(&KEYS).to_owned(), value(numbers, depth - 1)));
+            let fields =
+                (0..numbers.below(5)).map(|_| (numbers.pick(&KEYS).to_owned(), value(numbers, depth - 1)));
             Value::Object(fields.collect::<Map<_, _>>())
         }
     }
@@ -157,7 +168,8 @@ async fn generate(cluster: &Cluster, seed: u64) -> Vec<Generated> {
         object["metadata"] = metadata;
         let path = format!("{root}/namespaces/{space}/{plural}");
         let created = create(cluster, &path, object).await;
-        let owner = json!({"apiVersion": version, "kind": kind, "name": name, "uid": created["metadata"]["uid"]});
+        let owner =
+            json!({"apiVersion": version, "kind": kind, "name": name, "uid": created["metadata"]["uid"]});
         let path = format!("{path}/{name}");
         if is_ending {
             delete(cluster, &path).await;
@@ -188,7 +200,8 @@ async fn generated_objects_are_restored_twice_without_a_difference() {
     let ending = made.iter().filter(|one| one.is_ending).count();
     assert!(ending > 0 && ending < made.len() / 2, "seed {seed}");
     let cli = CliRepo::new();
-    let backup = tokio::time::timeout(DEADLINE, cli.backup_cluster(&old.kubeconfig())).await.expect("no hang");
+    let backup =
+        tokio::time::timeout(DEADLINE, cli.backup_cluster(&old.kubeconfig())).await.expect("no hang");
     backup.ended(0);
     let (held, _) = read(&source).await;
     drop(old);
@@ -208,7 +221,11 @@ async fn generated_objects_are_restored_twice_without_a_difference() {
         let changed: Vec<&Value> =
             objects.iter().filter(|one| one["outcome"] != "existed" && one["outcome"] != "skipped").collect();
         assert_eq!(changed, Vec::<&Value>::new(), "{more:?}, seed {seed}");
-        assert!(run.report["items"][0]["summary"].as_str().is_some_and(|text| text.starts_with("0 objects created")));
+        assert!(
+            run.report["items"][0]["summary"]
+                .as_str()
+                .is_some_and(|text| text.starts_with("0 objects created"))
+        );
     }
     compare_live(&cli, &new, &made, seed).await;
 
@@ -243,7 +260,8 @@ async fn compare_live(cli: &CliRepo, new: &ControlPlane, made: &[Generated], see
     let output = tokio::time::timeout(DEADLINE, command.output()).await.expect("no hang").expect("it runs");
     let text = String::from_utf8_lossy(&output.stdout);
     let rows = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
-    let mut missing: Vec<String> = made.iter().filter(|one| one.is_ending).map(|one| one.name.clone()).collect();
+    let mut missing: Vec<String> =
+        made.iter().filter(|one| one.is_ending).map(|one| one.name.clone()).collect();
     let mut found = Vec::new();
     for row in rows {
         let path = row["path"].as_str().unwrap_or_default();

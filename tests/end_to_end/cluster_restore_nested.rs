@@ -7,7 +7,7 @@ use http::Method;
 use kbak::kubernetes::{Cluster, MAX_NESTING, steps_so_far};
 use kbak::source::kubernetes::GapReason;
 use kbak::target::kubernetes::{
-    ExistingPolicy, FileFormat, Outcome, Permission, RestoreConfig, WaitLimits, write_directory,
+    Action, ExistingPolicy, FileFormat, Outcome, Permission, RestoreConfig, WaitLimits, write_directory,
 };
 use serde_json::Value;
 
@@ -100,7 +100,10 @@ async fn deeply_nested_objects_are_restored_or_named_and_hold_up_none() {
     for name in ["b", "c"] {
         delete(&cluster, &format!("{PATH}/{name}")).await;
     }
-    let (report, outcomes) = restore(&cluster, &held, &config(Some(ExistingPolicy::Replace))).await;
+    let replace = config(Some(ExistingPolicy::Replace));
+    let (_, decided) = plan(&cluster, &held, &replace, false).await;
+    assert!(matches!(decided["Deep/shop/a"].action, Action::Conflict(_)));
+    let (report, outcomes) = restore(&cluster, &held, &replace).await;
     assert_eq!(report.expect("a report").created, 2, "{outcomes:#?}");
     assert_eq!(failed(&outcomes["Deep/shop/a"]), "TooDeep");
 

@@ -1,5 +1,7 @@
 //! Objects that selected ones need to exist, objects that were being deleted, and claims without their data.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use kbak::kubernetes::Cluster;
 use kbak::plan::Glob;
 use kbak::target::kubernetes::{
@@ -37,7 +39,7 @@ async fn both(
     target: &Cluster,
     held: &MemoryBackup,
     config: &RestoreConfig,
-) -> (Plan, RestoreReport, std::collections::BTreeMap<String, Outcome>) {
+) -> (Plan, RestoreReport, BTreeMap<String, Outcome>) {
     let (planned, _) = plan(target, held, config, false).await;
     let (report, outcomes) = restore(target, held, config).await;
     let report = report.expect("a report");
@@ -45,7 +47,7 @@ async fn both(
     (planned, report, outcomes)
 }
 
-fn names<'a>(outcomes: &'a std::collections::BTreeMap<String, Outcome>, wanted: &Outcome) -> Vec<&'a str> {
+fn names<'a>(outcomes: &'a BTreeMap<String, Outcome>, wanted: &Outcome) -> Vec<&'a str> {
     outcomes.iter().filter(|(_, outcome)| *outcome == wanted).map(|(name, _)| name.as_str()).collect()
 }
 
@@ -215,10 +217,10 @@ async fn claims_without_their_data_are_named() {
             ],
         ),
     ]);
-    let lacking = |plan: &Plan| -> Vec<String> {
+    let lacking = |plan: &Plan| -> BTreeSet<String> {
         plan.incomplete.iter().map(|(object, why)| format!("{object}: {why}")).collect()
     };
-    let unfinished = |report: &RestoreReport| -> Vec<String> {
+    let unfinished = |report: &RestoreReport| -> BTreeSet<String> {
         report.unfinished.iter().map(|(object, why)| format!("{object}: {}", why.message)).collect()
     };
     let claims = "/api/v1/namespaces/shop/persistentvolumeclaims";
@@ -227,7 +229,7 @@ async fn claims_without_their_data_are_named() {
     let only_claims = RestoreConfig { kinds: globs(&["persistentvolumeclaims"]), ..config() };
     let (planned, report, _) = both(&target, &held, &only_claims).await;
     assert_eq!(lacking(&planned), unfinished(&report));
-    let told = unfinished(&report).join("\n");
+    let told = unfinished(&report).into_iter().collect::<Vec<_>>().join("\n");
     assert_eq!(report.unfinished.len(), 2, "{told}");
     assert!(
         told.contains("PersistentVolumeClaim/shop/static")
@@ -248,7 +250,7 @@ async fn claims_without_their_data_are_named() {
     }
     let (planned, report, _) = both(&target, &held, &config()).await;
     assert_eq!(lacking(&planned), unfinished(&report));
-    assert!(unfinished(&report)[0].starts_with("PersistentVolumeClaim/shop/dynamic"), "{report:#?}");
+    assert_eq!(report.unfinished[0].0.to_string(), "PersistentVolumeClaim/shop/dynamic");
     assert_eq!(report.unfinished.len(), 1);
     assert_eq!(get(&target, &format!("{claims}/static")).await["spec"]["volumeName"], "static");
 

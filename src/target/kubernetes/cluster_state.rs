@@ -83,11 +83,15 @@ pub(crate) struct ServedKinds {
 
 impl ServedKinds {
     pub(crate) async fn read(cluster: &Cluster) -> Result<Self, ApiError> {
+        Ok(Self::of(discover(cluster).await?.served))
+    }
+
+    pub(crate) fn of(kinds: Vec<KindInfo>) -> Self {
         let mut served: HashMap<(String, String), Vec<KindInfo>> = HashMap::new();
-        for kind in discover(cluster).await?.served {
+        for kind in kinds {
             served.entry((kind.group.clone(), kind.plural.clone())).or_default().push(kind);
         }
-        Ok(Self { served })
+        Self { served }
     }
 
     /// Finds the kind for a stored one: in its own version, in the version it moved to, or in the server's

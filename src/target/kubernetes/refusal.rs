@@ -278,85 +278,88 @@ mod tests {
         }
     }
 
+    /// Answers of a server, and the cause of each.
+    const ANSWERS: &[(u16, &str, RefusalCause)] = &[
+        (
+            500,
+            "Internal error occurred: failed calling webhook \"a.b.c\": failed to call webhook",
+            RefusalCause::Webhook,
+        ),
+        (500, "conversion webhook for x/v1, Kind=A failed: Post", RefusalCause::Conversion),
+        (
+            403,
+            "unable to create new content in namespace a because it is being terminated",
+            RefusalCause::Terminating,
+        ),
+        (403, "pods \"a\" is forbidden: status unknown for quota: q", RefusalCause::QuotaUnknown),
+        (403, "pods \"a\" is forbidden: exceeded quota: q", RefusalCause::Quota),
+        (403, "pods is forbidden: User \"x\" cannot create resource \"pods\"", RefusalCause::Right),
+        (403, "pods \"a\" is forbidden: User \"x\" cannot get resource \"pods\"", RefusalCause::Right),
+        (403, "made by a proxy", RefusalCause::Right),
+        (
+            403,
+            "roles.rbac.authorization.k8s.io \"a\" is forbidden: user \"x\" (groups=[\"y\"]) is attempting to \
+                 grant RBAC permissions not currently held",
+            RefusalCause::Right,
+        ),
+        (
+            403,
+            "configmaps \"a\" is forbidden: cannot set blockOwnerDeletion if an ownerReference refers to a \
+                 resource you can't set finalizers on: no RBAC policy matched",
+            RefusalCause::Right,
+        ),
+        (
+            403,
+            "pods \"a\" is forbidden: violates PodSecurity \"restricted:latest\": allowPrivilegeEscalation",
+            RefusalCause::PodSecurity,
+        ),
+        (
+            403,
+            "pods \"a\" is forbidden: [maximum cpu usage per Container is 1, but limit is 2, minimum memory \
+                 usage per Container is 1Mi]",
+            RefusalCause::Limits,
+        ),
+        (
+            403,
+            "pods \"a\" is forbidden: memory max limit to request ratio per Container is 2",
+            RefusalCause::Limits,
+        ),
+        (
+            403,
+            "pods \"a\" is forbidden: no PriorityClass with name high was found",
+            RefusalCause::MissingObject,
+        ),
+        (
+            403,
+            "pods \"a\" is forbidden: error looking up service account shop/web: serviceaccount \"web\" not \
+                 found",
+            RefusalCause::MissingObject,
+        ),
+        (
+            403,
+            "pods \"a\" is forbidden: pod rejected: RuntimeClass \"gvisor\" not found",
+            RefusalCause::MissingObject,
+        ),
+        (
+            403,
+            "services \"a\" is forbidden: Use of external IPs is denied by admission control.",
+            RefusalCause::Admission,
+        ),
+        (403, "pods \"a\" is forbidden: failed quota: q: must specify limits.cpu", RefusalCause::Quota),
+        (404, "namespaces \"shop\" not found", RefusalCause::NoNamespace),
+        (422, "Service \"a\" is invalid", RefusalCause::Object),
+        (400, "admission webhook \"a.b.c\" denied the request: no", RefusalCause::Denied),
+        (
+            422,
+            "pods \"a\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no",
+            RefusalCause::Denied,
+        ),
+    ];
+
     #[test]
     fn obstacles_are_derived_from_the_server_status() {
-        for (code, message, wanted) in [
-            (
-                500,
-                "Internal error occurred: failed calling webhook \"a.b.c\": failed to call webhook",
-                RefusalCause::Webhook,
-            ),
-            (500, "conversion webhook for x/v1, Kind=A failed: Post", RefusalCause::Conversion),
-            (
-                403,
-                "unable to create new content in namespace a because it is being terminated",
-                RefusalCause::Terminating,
-            ),
-            (403, "pods \"a\" is forbidden: status unknown for quota: q", RefusalCause::QuotaUnknown),
-            (403, "pods \"a\" is forbidden: exceeded quota: q", RefusalCause::Quota),
-            (403, "pods is forbidden: User \"x\" cannot create resource \"pods\"", RefusalCause::Right),
-            (403, "pods \"a\" is forbidden: User \"x\" cannot get resource \"pods\"", RefusalCause::Right),
-            (403, "made by a proxy", RefusalCause::Right),
-            (
-                403,
-                "roles.rbac.authorization.k8s.io \"a\" is forbidden: user \"x\" (groups=[\"y\"]) is attempting to \
-                 grant RBAC permissions not currently held",
-                RefusalCause::Right,
-            ),
-            (
-                403,
-                "configmaps \"a\" is forbidden: cannot set blockOwnerDeletion if an ownerReference refers to a \
-                 resource you can't set finalizers on: no RBAC policy matched",
-                RefusalCause::Right,
-            ),
-            (
-                403,
-                "pods \"a\" is forbidden: violates PodSecurity \"restricted:latest\": allowPrivilegeEscalation",
-                RefusalCause::PodSecurity,
-            ),
-            (
-                403,
-                "pods \"a\" is forbidden: [maximum cpu usage per Container is 1, but limit is 2, minimum memory \
-                 usage per Container is 1Mi]",
-                RefusalCause::Limits,
-            ),
-            (
-                403,
-                "pods \"a\" is forbidden: memory max limit to request ratio per Container is 2",
-                RefusalCause::Limits,
-            ),
-            (
-                403,
-                "pods \"a\" is forbidden: no PriorityClass with name high was found",
-                RefusalCause::MissingObject,
-            ),
-            (
-                403,
-                "pods \"a\" is forbidden: error looking up service account shop/web: serviceaccount \"web\" not \
-                 found",
-                RefusalCause::MissingObject,
-            ),
-            (
-                403,
-                "pods \"a\" is forbidden: pod rejected: RuntimeClass \"gvisor\" not found",
-                RefusalCause::MissingObject,
-            ),
-            (
-                403,
-                "services \"a\" is forbidden: Use of external IPs is denied by admission control.",
-                RefusalCause::Admission,
-            ),
-            (403, "pods \"a\" is forbidden: failed quota: q: must specify limits.cpu", RefusalCause::Quota),
-            (404, "namespaces \"shop\" not found", RefusalCause::NoNamespace),
-            (422, "Service \"a\" is invalid", RefusalCause::Object),
-            (400, "admission webhook \"a.b.c\" denied the request: no", RefusalCause::Denied),
-            (
-                422,
-                "pods \"a\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no",
-                RefusalCause::Denied,
-            ),
-        ] {
-            assert_eq!(cause_of(&status(code, message)), wanted, "{message}");
+        for (code, message, wanted) in ANSWERS {
+            assert_eq!(cause_of(&status(*code, message)), *wanted, "{message}");
         }
         assert_eq!(
             unknown_fields("strict decoding error: unknown field \"spec.x\", unknown field \"y\""),

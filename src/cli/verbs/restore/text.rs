@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::report::run::{GapReport, ObjectReport};
 use crate::report::text::{about, count, plain, plural, size};
 use crate::target::kubernetes::{
-    Action, ActionTotal, ChangeTotal, Conflict, NO_DATA, ObjectRef, Outcome, Plan, RefusalCause,
+    Action, ActionTotal, ChangeTotal, Conflict, NO_DATA, ObjectRef, Outcome, Plan, Refusal, RefusalCause,
     RestoreReport, Skip, UnmatchedSelector,
 };
 
@@ -328,14 +328,18 @@ pub(crate) fn gaps(report: &RestoreReport) -> Vec<GapReport> {
     if more > 0 {
         gap("failed", some(more), "failed as well; --outcomes FILE names them".into());
     }
-    for (object, refusal) in &report.unfinished {
-        let what = if refusal.code == 0 { "" } else { "its owners, managers or status: " };
-        match refusal.reason.as_str() {
-            NO_DATA => gap("no-data", object.to_string(), refusal.message.clone()),
-            _ => gap("unfinished", object.to_string(), format!("{what}{refusal}")),
-        }
-    }
+    gaps.extend(report.unfinished.iter().map(|(object, refusal)| unfinished(object, refusal)));
     gaps
+}
+
+/// Returns the gap of an object that was restored without a part of the backup.
+fn unfinished(object: &ObjectRef, refusal: &Refusal) -> GapReport {
+    let what = if refusal.code == 0 { "" } else { "its owners, managers or status: " };
+    let (code, reason) = match refusal.reason.as_str() {
+        NO_DATA => ("no-data", refusal.message.clone()),
+        _ => ("unfinished", format!("{what}{refusal}")),
+    };
+    GapReport { code: code.into(), object: object.to_string(), reason }
 }
 
 /// Returns the steps that close the gaps; `None` if there are none.

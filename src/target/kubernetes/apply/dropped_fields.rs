@@ -47,8 +47,8 @@ impl DroppedFields {
 
 /// Drops the one port that the server names.
 fn single_port(status: &ApiStatus, object: &mut Value) -> Option<String> {
-    // The server answers 500 for the port of the health check, without a field.
-    if status.message.contains("HealthCheck NodePort") {
+    // The server answers 500 for a taken port of the health check, without a field.
+    if status.message.contains("HealthCheck NodePort") || is_health_check_fixed(status) {
         let port = remove_health_check_port(object)?;
         return Some(format!("its health check port {port} cannot be had; the server assigned another"));
     }
@@ -67,8 +67,14 @@ fn all_ports(object: &mut Value) -> Option<String> {
 /// True if the server refuses because a port of a Service is in use or out of its range.
 fn is_port_refused(status: &ApiStatus) -> bool {
     let says = |text: &str| status.message.contains(text);
-    matches!(status.code, 422 | 500)
-        && (says("provided port is already allocated") || says("provided port is not in the valid range"))
+    let is_taken =
+        says("provided port is already allocated") || says("provided port is not in the valid range");
+    matches!(status.code, 422 | 500) && (is_taken || is_health_check_fixed(status))
+}
+
+/// True if the server refuses to change the port of an existing Service's health check.
+fn is_health_check_fixed(status: &ApiStatus) -> bool {
+    status.code == 422 && status.causes.iter().any(|cause| cause.field == "spec.healthCheckNodePort")
 }
 
 /// True if the server refuses the address families of a Service.

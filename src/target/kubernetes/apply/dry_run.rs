@@ -10,7 +10,7 @@ use crate::kubernetes::{ApiError, ApiStatus, Cluster};
 use crate::target::kubernetes::{
     Answered, ApiPaths, ExistingAction, FIELD_MANAGER, ObjectRef, PreparedObject, Refusal, RestoreConfig,
     change::{compare, keep_server_fields},
-    is_object, map_mut, reconcile,
+    is_object, lacks_fields, map_mut, reconcile,
 };
 
 /// The action for an existing object, and the refusal that the server announces for it.
@@ -43,11 +43,14 @@ pub(crate) async fn reconcile_with_server(
             true => prepared.unchanged(existing),
             false => ExistingAction::Replace,
         },
-        ExistingAction::Patch(Some(patch)) if prepared.second_write.is_owned(existing) => {
-            match question.is_kept_by(&patch, &mut refused).await? {
-                true => prepared.unchanged(existing),
-                false => ExistingAction::Patch(Some(patch)),
-            }
+        // A field of the backup that is not there is no default: the server may refuse to store it, and says so.
+        ExistingAction::Patch(Some(patch))
+            if prepared.second_write.is_owned(existing) && !lacks_fields(existing, &patch) =>
+        {
+            // A list is replaced whole, without the defaults in it, which a create sets again.
+            let is_same =
+                question.is_kept_by(&patch, &mut refused).await? || question.is_reproduced(&mut None).await?;
+            if is_same { prepared.unchanged(existing) } else { ExistingAction::Patch(Some(patch)) }
         }
         action => action,
     };

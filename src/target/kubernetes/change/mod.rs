@@ -13,6 +13,8 @@ use std::collections::HashSet;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::kubernetes::count_step;
+
 pub(crate) use comparison::{Comparison, compare, keep_server_fields, merge};
 pub(crate) use difference::differs;
 pub(crate) use mapping::apply_mapping;
@@ -83,6 +85,7 @@ pub(crate) struct Changes {
 
 impl Changes {
     pub(crate) fn add(&mut self, change: Change) {
+        count_step();
         if self.known.insert(change.clone()) {
             self.all.push(change);
         }

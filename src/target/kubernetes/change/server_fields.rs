@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use serde_json::{Value, json};
 
 use super::Changes;
-use crate::kubernetes::KindInfo;
+use crate::kubernetes::{KindInfo, count_step};
 use crate::target::kubernetes::{annotation, each, each_mut, map_mut, text};
 
 /// Metadata that the server or a second write sets.
@@ -185,6 +185,7 @@ fn chosen_node_ports(object: &Value) -> BTreeSet<u64> {
 
 /// Returns the port and the protocol by which a Service's entry is known.
 pub(super) fn port_key(port: &Value) -> String {
+    count_step();
     format!("{} {}", port["port"], port["protocol"])
 }
 

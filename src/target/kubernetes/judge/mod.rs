@@ -9,6 +9,8 @@ mod kbak_objects;
 mod ownership;
 mod reconcile;
 mod side_effects;
+#[cfg(test)]
+mod step_bounds;
 
 use serde_json::Value;
 
@@ -30,7 +32,7 @@ pub(crate) use ownership::{
     FIELD_MANAGER, PendingWrites, SecondWrite, has_restore_manager, may_be_from_restore,
     reset_observed_generation,
 };
-pub(crate) use reconcile::{ExistingAction, lost_fields, matches_existing, reconcile};
+pub(crate) use reconcile::{ExistingAction, lacks_fields, lost_fields, matches_existing, reconcile};
 
 /// The decision about an object by itself.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
-use crate::kubernetes::KindInfo;
+use crate::kubernetes::{KindInfo, count_step};
 use crate::target::kubernetes::{OwnerReference, OwnerSet, change::differs, each, each_mut, text};
 
 pub(crate) const FIELD_MANAGER: &str = "kbak";
@@ -31,6 +31,7 @@ struct FieldManager([String; 4]);
 
 impl FieldManager {
     fn new(entry: &Value) -> Self {
+        count_step();
         Self(["/manager", "/operation", "/subresource", "/time"].map(|part| text(entry, part).to_owned()))
     }
 }

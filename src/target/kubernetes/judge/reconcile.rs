@@ -118,7 +118,8 @@ pub(crate) fn lost_fields(prepared: &PreparedObject, answer: &Value) -> Vec<Stri
     fields
 }
 
-fn lacks_fields(existing: &Value, wanted: &Value) -> bool {
+/// True if `existing` lacks fields that `wanted` sets.
+pub(crate) fn lacks_fields(existing: &Value, wanted: &Value) -> bool {
     let mut fields = Vec::new();
     collect_missing(existing, wanted, &mut String::new(), &mut fields);
     !fields.is_empty()

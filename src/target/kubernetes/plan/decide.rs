@@ -12,6 +12,7 @@ use crate::kubernetes::{ApiError, Cluster, KindInfo};
 use crate::target::kubernetes::{
     ClusterState, DecidedObject, Decider, ExistingAction, ExistingObjects, ObjectDecision, PendingWrites,
     PreparedObject, Refusal, RefusalCause, Requirements, RestoreConfig, RestoreError, SelectionUsage,
+    TOO_DEEP,
     apply::{
         dry_run::{ReconciledAction, dry_run, reconcile_with_server},
         restore_state::RestoreState,
@@ -77,7 +78,7 @@ impl Planner<'_> {
             ObjectDecision::Skip(skip) => decision.action = Action::Skip(skip),
             ObjectDecision::Refuse(permission, prepared) => {
                 let existing = match &prepared {
-                    Some(prepared) => self.find(&decision, prepared, listed).await?,
+                    Some(prepared) => self.find(&mut decision, prepared, listed).await?,
                     None => None,
                 };
                 let is_same = prepared
@@ -152,6 +153,11 @@ impl Planner<'_> {
             decision.action = self.existing_action(decision, prepared, &existing, facts).await?;
             return Ok(());
         }
+        if decision.refusal.is_some() {
+            facts.pending = PendingWrites::default();
+            decision.action = Action::Conflict(Conflict::Unfit);
+            return Ok(());
+        }
         if let Some(Wait::Namespace(name)) = &wait
             && self.cluster_state.lists_namespaces
             && !self.namespaces.contains(name)
@@ -191,12 +197,15 @@ impl Planner<'_> {
 
     async fn find(
         &self,
-        decision: &Decision,
+        decision: &mut Decision,
         prepared: &PreparedObject,
         listed: &ExistingObjects,
     ) -> Result<Option<Value>, ApiError> {
         let found = listed.find(self.cluster, &prepared.kind, &decision.object).await?;
         if let Some(Err(status)) = &found {
+            if status.reason == TOO_DEEP {
+                decision.refusal = Some(Refusal::new(&prepared.kind, status));
+            }
             self.has_unreadable.fetch_or(status.code == 403, Ordering::Relaxed);
         }
         Ok(found.and_then(Result::ok))
