@@ -92,6 +92,7 @@ fn code(reason: &GapReason) -> &'static str {
         GapReason::Stale => "stale",
         GapReason::NotAtRevision { .. } => "not-at-revision",
         GapReason::TooLarge { .. } => "too-large",
+        GapReason::TooDeep { .. } => "too-deep",
         GapReason::Malformed(_) => "malformed",
     }
 }

@@ -3,14 +3,19 @@
 use serde_json::Value;
 
 use super::ignored_fields::remove_ignored_fields;
-use crate::kubernetes::KindInfo;
+use crate::kubernetes::{KindInfo, MAX_NESTING, count_step, nesting_of};
 
 /// The maximum number of paths reported for one object.
 const MOST: usize = 20;
+/// The characters of a path that are reported.
+const LONGEST: usize = 500;
 
 /// Returns the paths of differing fields as JSON pointers; none if both are the same except for fields that
 /// the server owns.
 pub(super) fn changed(kind: &KindInfo, before: &[u8], now: &[u8]) -> Result<Vec<String>, &'static str> {
+    if nesting_of(before).max(nesting_of(now)) > MAX_NESTING {
+        return changed_revision(before, now);
+    }
     let (Ok(mut before), Ok(mut now)) =
         (serde_json::from_slice::<Value>(before), serde_json::from_slice::<Value>(now))
     else {
@@ -28,19 +33,60 @@ pub(super) fn changed(kind: &KindInfo, before: &[u8], now: &[u8]) -> Result<Vec<
             map.remove("kind");
         }
     }
-    let mut found = Vec::new();
+    let mut found = ChangedPaths::default();
     walk(&mut String::new(), Some(&before), Some(&now), &mut found);
-    let more = found.len().saturating_sub(MOST);
-    found.truncate(MOST);
+    let ChangedPaths { mut paths, more } = found;
     if more > 0 {
-        found.push(format!("and {more} more"));
+        paths.push(format!("and {more} more"));
     }
-    Ok(found)
+    Ok(paths)
 }
 
-fn walk(path: &mut String, before: Option<&Value>, now: Option<&Value>, found: &mut Vec<String>) {
+/// Compares objects that are nested too deep to be parsed, by the revision that the server gave them.
+fn changed_revision(before: &[u8], now: &[u8]) -> Result<Vec<String>, &'static str> {
+    #[derive(serde::Deserialize, Default, PartialEq)]
+    #[serde(rename_all = "camelCase", default)]
+    struct Revision {
+        uid: String,
+        resource_version: String,
+    }
+    #[derive(serde::Deserialize)]
+    struct Object {
+        metadata: Revision,
+    }
+    let revision = |bytes| serde_json::from_slice::<Object>(bytes).map(|object| object.metadata);
+    match (revision(before), revision(now)) {
+        (Ok(before), Ok(now)) if before == now && !now.uid.is_empty() => Ok(Vec::new()),
+        (Ok(_), Ok(_)) => Ok(vec!["its revision; it is nested too deep to compare its fields".to_owned()]),
+        _ => Err("it is no JSON"),
+    }
+}
+
+/// The first paths of differing fields, and the number of the others.
+#[derive(Default)]
+struct ChangedPaths {
+    paths: Vec<String>,
+    more: u64,
+}
+
+impl ChangedPaths {
+    fn add(&mut self, path: &str) {
+        if self.paths.len() == MOST {
+            self.more += 1;
+            return;
+        }
+        let cut = path.char_indices().nth(LONGEST).map(|(at, _)| format!("{}…", &path[..at]));
+        self.paths.push(match path {
+            "" => "/".to_owned(),
+            _ => cut.unwrap_or_else(|| path.to_owned()),
+        });
+    }
+}
+
+/// Adds the paths of differing fields. Visits each pair of values once.
+fn walk(path: &mut String, before: Option<&Value>, now: Option<&Value>, found: &mut ChangedPaths) {
+    count_step();
     match (before, now) {
-        (Some(a), Some(b)) if a == b => {}
         (Some(Value::Object(a)), Some(Value::Object(b))) => {
             let mut keys: Vec<&String> = a.keys().chain(b.keys()).collect();
             keys.sort_unstable();
@@ -56,11 +102,12 @@ fn walk(path: &mut String, before: Option<&Value>, now: Option<&Value>, found: &
         }
         // Empty on one side and missing on the other count as equal.
         (Some(one), None) | (None, Some(one)) if is_empty(one) => {}
-        _ => found.push(if path.is_empty() { "/".to_owned() } else { path.clone() }),
+        (a, b) if a == b => {}
+        _ => found.add(path),
     }
 }
 
-fn step(path: &mut String, key: &str, before: Option<&Value>, now: Option<&Value>, found: &mut Vec<String>) {
+fn step(path: &mut String, key: &str, before: Option<&Value>, now: Option<&Value>, found: &mut ChangedPaths) {
     let length = path.len();
     path.push('/');
     path.push_str(key);
@@ -102,6 +149,35 @@ mod tests {
         let before = json!({"metadata": {"uid": "1"}, "spec": {"clusterIP": "10.0.0.1", "ports": [{"nodePort": 1, "port": 80}]}});
         let now = json!({"metadata": {"uid": "2"}, "spec": {"clusterIP": "10.0.0.2", "ports": [{"nodePort": 2, "port": 81}]}});
         assert_eq!(diff("services", before, now), ["/spec/ports/0/port"]);
+    }
+
+    #[test]
+    fn nested_objects_are_compared_in_steps_of_their_size() {
+        let nested = |leaf: u32| {
+            let mut value = json!([leaf, 1]);
+            for _ in 0..100 {
+                value = json!([value, leaf]);
+            }
+            json!({"metadata": {"uid": leaf.to_string(), "name": "a"}, "spec": value})
+        };
+        let before = crate::kubernetes::steps_so_far();
+        assert_eq!(diff("pods", nested(1), nested(2)).len(), MOST + 1);
+        let steps = crate::kubernetes::steps_so_far() - before;
+        assert!(steps < 100_000, "{steps} steps");
+    }
+
+    #[test]
+    fn objects_nested_too_deep_are_compared_by_revision() {
+        let object = |revision: u32| {
+            let (open, close) = ("[".repeat(500), "]".repeat(500));
+            let text = format!(
+                r#"{{"metadata":{{"uid":"1","resourceVersion":"{revision}","name":"a"}},"spec":{open}{close}}}"#
+            );
+            text.into_bytes()
+        };
+        let kind = KindInfo::from_path_parts("demo.io", "v1", "deeps");
+        assert_eq!(changed(&kind, &object(1), &object(1)), Ok(Vec::new()));
+        assert_eq!(changed(&kind, &object(1), &object(2)).map(|fields| fields.len()), Ok(1));
     }
 
     #[test]

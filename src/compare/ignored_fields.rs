@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::kubernetes::KindInfo;
+use crate::kubernetes::{KindInfo, count_step};
 
 /// An ignored field: the kind (`*` for all), a JSON pointer (`*` for any element of a list), the reason.
 pub type Rule = (&'static str, &'static str, &'static str);
@@ -76,6 +76,7 @@ pub(super) fn remove_ignored_fields(kind: &KindInfo, object: &mut Value) {
 }
 
 fn remove(value: &mut Value, steps: &[String]) {
+    count_step();
     let Some((first, rest)) = steps.split_first() else { return };
     match value {
         Value::Object(map) if rest.is_empty() => {

@@ -6,6 +6,7 @@ pub mod client;
 pub mod discovery;
 mod kind;
 pub mod list_page;
+mod nesting;
 pub mod pod_spec;
 pub mod selection;
 mod storage_versions;
@@ -16,4 +17,7 @@ pub use discovery::{Discovered, StaleGroup, discover};
 pub use kind::KindInfo;
 pub use list_page::{ItemMeta, ListMeta, ListPage, PageError, read_item_meta, split_list, to_json_line};
 pub(crate) use list_page::{encode_query, page_query};
+#[cfg(any(test, feature = "testing"))]
+pub use nesting::steps_so_far;
+pub use nesting::{MAX_NESTING, count_step, nesting_of};
 pub use selection::{Selection, SelectionError};

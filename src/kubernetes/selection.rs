@@ -97,7 +97,9 @@ impl Selection {
     pub fn kinds<'a>(&self, all: &'a [KindInfo]) -> Vec<&'a KindInfo> {
         let core = |plural: &str| all.iter().any(|kind| kind.group.is_empty() && kind.plural == plural);
         let any = |globs: &[Glob], kind: &KindInfo| globs.iter().any(|glob| matches_kind(glob, kind, &core));
-        let is_selected = |kind: &&KindInfo| any(&self.kinds, kind) && !any(&self.exclude_kinds, kind);
+        let is_selected = |kind: &&KindInfo| {
+            (any(&self.kinds, kind) || self.is_needed_beside(kind)) && !any(&self.exclude_kinds, kind)
+        };
         let mut kinds: Vec<&KindInfo> =
             all.iter().filter(is_selected).filter(|kind| self.in_scope(kind)).collect();
         kinds.sort_by_key(|kind| kind.read_order());
@@ -132,10 +134,31 @@ impl Selection {
         Some(names)
     }
 
-    /// Returns true if namespaced objects are read in part, and cluster-scoped ones as those need them.
+    /// Returns true if objects are read in part, and cluster-scoped ones as those need them.
     pub fn is_partial(&self) -> bool {
-        self.cluster_scoped == ClusterScoped::Auto
-            && (!self.includes_all_namespaces() || self.requires_labels())
+        self.cluster_scoped == ClusterScoped::Auto && (self.restricts_objects() || self.restricts_kinds())
+    }
+
+    /// Returns true if namespaces or labels leave out objects of a selected kind.
+    fn restricts_objects(&self) -> bool {
+        !self.includes_all_namespaces() || self.requires_labels()
+    }
+
+    fn restricts_kinds(&self) -> bool {
+        !self.kinds.iter().any(Glob::is_everything)
+    }
+
+    /// Returns true if no kind pattern matches a cluster-scoped kind, and its objects are read because objects
+    /// of the selected kinds cannot exist without them.
+    fn is_needed_beside(&self, kind: &KindInfo) -> bool {
+        let is_grant = kind.plural == "clusterrolebindings";
+        self.is_read_on_demand(kind) && !is_grant && !self.names_kind(kind)
+    }
+
+    /// Returns true if a kind pattern matches a kind that others may need.
+    fn names_kind(&self, kind: &KindInfo) -> bool {
+        // The core group has none of the same name.
+        self.kinds.iter().any(|glob| matches_kind(glob, kind, &|_| false))
     }
 
     /// Returns true if the label selector requires labels, and does not only exclude some.
@@ -146,8 +169,20 @@ impl Selection {
     /// Returns true if objects of a kind are read only because others need them.
     pub fn is_read_on_demand(&self, kind: &KindInfo) -> bool {
         !kind.namespaced
-            && self.is_partial()
+            && self.cluster_scoped == ClusterScoped::Auto
+            && (self.restricts_objects() || !self.names_kind(kind))
             && REFERENCED_KINDS.contains(&(kind.group.as_str(), kind.plural.as_str()))
+    }
+
+    /// Returns true if a namespace is read whether or not an object in it is.
+    pub fn includes_empty_namespace(&self, name: &str) -> bool {
+        self.includes_namespace(name) && !self.requires_labels() && !self.includes_all_namespaces()
+    }
+
+    /// Returns true if the objects of a kind are read for themselves, and not only because a selected object
+    /// names them.
+    pub fn includes_unnamed(&self, kind: &KindInfo) -> bool {
+        !self.requires_labels() && self.names_kind(kind)
     }
 
     /// Returns the label selector that the server applies to a kind. Objects that others need are
@@ -203,6 +238,36 @@ mod tests {
         let selected: Vec<_> = selection.kinds(&all).iter().map(|k| k.plural.clone()).collect();
         assert_eq!(selected, ["pods", "namespaces"], "what is needed comes after what needs it");
         assert!(selection.includes_namespace("shop") && !selection.includes_namespace("other"));
+    }
+
+    #[test]
+    fn selected_kinds_bring_the_kinds_that_their_objects_need() {
+        let globs = |names: &[&str]| names.iter().map(|name| Glob::new(name).expect("a pattern")).collect();
+        let all = [
+            kind("", "configmaps", true),
+            kind("", "namespaces", false),
+            kind("", "nodes", false),
+            kind("", "persistentvolumeclaims", true),
+            kind("", "persistentvolumes", false),
+            kind("apiextensions.k8s.io", "customresourcedefinitions", false),
+            kind("mv.example", "widgets", true),
+            kind("rbac.authorization.k8s.io", "clusterrolebindings", false),
+        ];
+        let selected = |selection: &Selection| -> Vec<String> {
+            selection.kinds(&all).iter().map(|kind| kind.plural.clone()).collect()
+        };
+        let chosen = Selection { kinds: globs(&["widgets.mv.example"]), ..Selection::default() };
+        let needed = ["widgets", "namespaces", "persistentvolumes", "customresourcedefinitions"];
+        assert_eq!(selected(&chosen), needed);
+        assert!(chosen.is_read_on_demand(&all[1]) && chosen.is_partial());
+        let named = Selection { kinds: globs(&["configmaps", "persistentvolumes"]), ..chosen.clone() };
+        assert!(!named.is_read_on_demand(&all[4]), "all volumes were asked for");
+        let excluded =
+            Selection { exclude_kinds: globs(&["namespaces", "persistentvolumes"]), ..chosen.clone() };
+        assert_eq!(selected(&excluded), ["widgets", "customresourcedefinitions"]);
+        let none = Selection { cluster_scoped: ClusterScoped::None, ..chosen };
+        assert_eq!(selected(&none), ["widgets"]);
+        assert!(!Selection::default().is_partial());
     }
 
     #[test]

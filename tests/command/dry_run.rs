@@ -42,9 +42,31 @@ fn dry_run_refuses_the_same_as_the_restore() {
     let (code, _, err) = dry(&["--to", &cli.text("data"), "--existing-files", "skip"]);
     assert_eq!(code, 0, "{err}");
 
+    // Lists are lists in every format, also without an element.
+    for format in ["json", "yaml"] {
+        let (code, out, err) = dry(&["-o", format]);
+        assert_eq!(code, 0, "{err}");
+        let document: serde_json::Value = serde_saphyr::from_str(&out).expect("a document");
+        assert_eq!(document["objects"], serde_json::json!([]), "{format}: {out}");
+    }
+
     for no_folder in ["data/one.txt", "data/one.txt/beneath"] {
         let (code, _, err) = dry(&["--to", &cli.text(no_folder)]);
         assert_eq!(code, 2, "{no_folder}: {err}");
         assert!(err.contains("cannot open the target"), "{err}");
     }
+}
+
+#[test]
+fn item_that_is_named_twice_is_restored_once() {
+    let cli = sample_repo();
+    let (code, _, err) = cli.backup(&[]);
+    assert_eq!(code, 0, "{err}");
+    let (item, to) = (cli.data_item(), cli.text("back"));
+    let twice = ["restore", "latest", "--item", &item, "--item", &item, "--to", &to, "-o", "json"];
+    let (code, out, err) = cli.run_reader(&[&twice[..], &["--dry-run"]].concat());
+    assert_eq!((code, json(&out)["items"].as_array().map(Vec::len)), (0, Some(1)), "{err}");
+    let (code, out, err) = cli.run_reader(&twice);
+    assert_eq!((code, json(&out)["items"].as_array().map(Vec::len)), (0, Some(1)), "{err}");
+    assert!(cli.at("back/deep/two.txt").is_file());
 }

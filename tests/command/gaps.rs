@@ -50,6 +50,11 @@ fn torn_file_is_reported_by_every_verb_that_outputs_it() {
     let gaps = &json(&out)["items"][0]["gaps"];
     assert_eq!((code, gaps[0]["object"].as_str()), (3, Some("restless")), "{out}{err}");
     assert!(err.contains("kbak snapshots"), "{err}");
+    // A dry run shows the gap that the restore will have, and ends as it does.
+    let (code, out, err) = cli.run_reader(&["restore", "--to", &cli.text("dry"), "--dry-run"]);
+    assert!(code == 3 && out.contains("gap      restless"), "{code} {out}{err}");
+    let one = ["restore", "--path", "one.txt", "--to", &cli.text("dry"), "--dry-run"];
+    assert_eq!(cli.run_reader(&one).0, 0);
     let one = ["restore", "--path", "one.txt", "--to", &cli.text("one")];
     let (code, _, err) = cli.run_reader(&one);
     assert_eq!(code, 0, "what was asked for is whole: {err}");

@@ -126,6 +126,32 @@ async fn selected_namespace_includes_its_dependencies() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn selected_kinds_include_what_their_objects_need() {
+    let plane = ControlPlane::start(&["--without-controllers"]);
+    let cluster = plane.cluster().await;
+    two_applications(&cluster).await;
+    let definition = ["apples.demo.kbak.dev"];
+    for (kinds, namespaces, spaces, volumes, definitions) in [
+        (&["apples.demo.kbak.dev"][..], &["*"][..], &["shop"][..], &[][..], &definition[..]),
+        (&["persistentvolumeclaims"], &["*"], &["other", "shop"], &["other-disk", "shop-disk"], &[]),
+        (&["apples.*", "persistentvolumeclaims"], &["shop"], &["shop"], &["shop-disk"], &definition),
+        (&["apples.*", "persistentvolumeclaims"], &["sh*"], &["shop"], &["shop-disk"], &definition),
+    ] {
+        let (kinds, namespaces) = (globs(kinds), globs(namespaces));
+        let selection = Selection { namespaces, kinds, ..Selection::default() };
+        let (held, report) = read_with(&cluster, &config_of(selection.clone()), NoHook).await;
+        assert!(report.expect("a report").gaps.is_empty(), "{selection:?}");
+        assert_eq!(names(&held, "namespaces"), spaces, "{selection:?}");
+        assert_eq!(names(&held, "persistentvolumes"), volumes, "{selection:?}");
+        let found = names(&held, "customresourcedefinitions.apiextensions.k8s.io");
+        assert_eq!(found, definitions, "{selection:?}");
+        for resource in ["configmaps", "clusterrolebindings.rbac.authorization.k8s.io", "nodes"] {
+            assert!(held.objects(resource).is_empty(), "{resource}: {selection:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn label_selection_includes_matches_and_their_dependencies() {
     let plane = ControlPlane::start(&["--without-controllers"]);
     let cluster = plane.cluster().await;

@@ -41,6 +41,22 @@ pub fn object_name(object: &Value) -> String {
     format!("{}/{}", text("namespace"), text("name"))
 }
 
+/// The names of an object; the rest may be nested at any depth.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Head {
+    api_version: String,
+    kind: String,
+    metadata: HeadMetadata,
+}
+
+#[derive(serde::Deserialize)]
+struct HeadMetadata {
+    #[serde(default)]
+    namespace: String,
+    name: String,
+}
+
 /// A hook that waits at the places where a test acts.
 #[async_trait]
 pub trait ReadHook: Send {
@@ -75,14 +91,11 @@ impl<P: ReadHook> ResourceSink for Sink<P> {
     }
 
     async fn object(&mut self, namespace: &str, name: &str, line: Bytes) -> Result<(), SinkError> {
-        let object: Value = serde_json::from_slice(&line).expect("JSON");
-        assert_eq!(object_name(&object), format!("{namespace}/{name}"));
+        let head: Head = serde_json::from_slice(&line).expect("an object");
+        assert_eq!((head.metadata.namespace.as_str(), head.metadata.name.as_str()), (namespace, name));
         assert!(line.ends_with(b"\n") && line.iter().filter(|byte| **byte == b'\n').count() == 1);
         let (kind, lines) = self.held.kinds.last_mut().expect("begun");
-        assert_eq!(
-            (object["apiVersion"].as_str(), object["kind"].as_str()),
-            (Some(kind.api_version().as_str()), Some(kind.kind.as_str()))
-        );
+        assert_eq!((head.api_version, &head.kind), (kind.api_version(), &kind.kind));
         lines.push(line);
         let (resource, objects) = (kind.resource(), lines.len());
         self.hook.on_object(&resource, objects).await;

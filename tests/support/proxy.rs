@@ -113,6 +113,11 @@ impl Proxy {
         self.kubeconfig.to_path_buf()
     }
 
+    /// Returns the number of all requests.
+    pub fn total(&self) -> u64 {
+        lock(&self.requests).values().map(|count| u64::from(*count)).sum()
+    }
+
     /// Returns the number of requests for a path.
     pub fn count(&self, path: &str) -> u32 {
         lock(&self.requests).get(path).copied().unwrap_or(0)

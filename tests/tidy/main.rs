@@ -64,6 +64,11 @@ fn functions_fit_a_screen() {
 }
 
 #[test]
+fn walks_over_objects_count_their_steps() {
+    none(rules::uncounted_walks(&src()));
+}
+
+#[test]
 fn words_are_plain() {
     for folder in ["src", "tests"] {
         none(rules::words(folder, &Tree::read(&root().join(folder))));

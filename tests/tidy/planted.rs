@@ -95,3 +95,10 @@ fn long_function_and_long_file_are_refused() {
     let said = planted(&[("fs/planted.rs", &long)], |tree| rules::files("src", tree));
     assert_eq!(said, "src/fs/planted.rs: 401 lines, at most 400");
 }
+
+#[test]
+fn walk_that_counts_no_steps_is_refused() {
+    let walk = "fn depth(value: &Value) -> usize {\n    value.iter().map(|one| depth(one)).max()\n}\n";
+    let said = planted(&[("compare/planted.rs", walk)], rules::uncounted_walks);
+    assert_eq!(said, "src/compare/planted.rs:1: depth does not count its steps");
+}

@@ -284,6 +284,32 @@ pub fn functions(tree: &Tree) -> Vec<String> {
     wrong
 }
 
+/// Folders whose functions walk objects that somebody else wrote.
+const WALKS: &[&str] = &["kubernetes/", "source/kubernetes/", "target/kubernetes/", "compare/"];
+
+/// Functions that walk a JSON value by recursion and do not count their steps: a test holds the steps of all
+/// walks to the size of the object.
+pub fn uncounted_walks(tree: &Tree) -> Vec<String> {
+    let head = Regex::new(r"^(\s*)(?:pub(?:\([a-z ]+\))? )?fn (\w+)").expect("a pattern");
+    let mut wrong = Vec::new();
+    for source in tree.0.iter().filter(|source| WALKS.iter().any(|walks| source.path.starts_with(walks))) {
+        let lines: Vec<(usize, &str)> = source.code().collect();
+        for (at, (number, line)) in lines.iter().enumerate() {
+            let Some(found) = head.captures(line) else { continue };
+            let close = format!("{}}}", &found[1]);
+            let function: Vec<&str> =
+                lines[at..].iter().map(|(_, line)| *line).take_while(|line| **line != close).collect();
+            let calls = Regex::new(&format!(r"(?:^|[^.:\w]){}\(", &found[2])).expect("a pattern");
+            let is_recursive = function.iter().skip(1).any(|line| calls.is_match(line));
+            let has = |text: &str| function.iter().any(|line| line.contains(text));
+            if is_recursive && has("Value") && !has("count_step();") {
+                wrong.push(format!("src/{}:{number}: {} does not count its steps", source.path, &found[2]));
+            }
+        }
+    }
+    wrong
+}
+
 /// Doc comments that do not name the thing, and words of the language that kbak had before.
 pub fn words(folder: &str, tree: &Tree) -> Vec<String> {
     let riddle = Regex::new(r"^\s*//[/!] (What|Whether|Who|Whoever)\b").expect("a pattern");

@@ -45,7 +45,7 @@ pub async fn vl5872_service_with_a_taken_node_port_is_restored_without_it(mut ca
     let port = get(&case.target, &format!("{path}/web")).await["spec"]["ports"][0]["nodePort"].clone();
     assert!(port.as_u64().is_some_and(|port| port != 31_872), "{port}");
     assert!(
-        run.all_output().contains("Service/vl5872/web: its node ports are in use"),
+        run.all_output().contains("Service/vl5872/web: its node port 31872 cannot be had"),
         "{}",
         run.all_output()
     );
@@ -60,10 +60,16 @@ pub async fn vl6376_health_check_port_is_assigned_by_the_target_cluster(mut case
     web["spec"]["externalTrafficPolicy"] = json!("Local");
     let made = create(&case.source, &path, web).await;
     let health = made["spec"]["healthCheckNodePort"].as_u64().expect("a port");
-    // Another Service has both ports in the new cluster.
+    // A port that a user chose is asked for, and given up where it is taken.
+    let mut chosen = service("chosen", None);
+    chosen["spec"]["type"] = json!("LoadBalancer");
+    chosen["spec"]["externalTrafficPolicy"] = json!("Local");
+    chosen["spec"]["healthCheckNodePort"] = json!(31_376);
+    create(&case.source, &path, chosen).await;
+    // Another Service has all these ports in the new cluster.
     namespace(&case.target, "vl6376-other", json!({})).await;
     let node = made["spec"]["ports"][0]["nodePort"].as_u64().expect("a port");
-    for (name, port) in [("one", health), ("two", node)] {
+    for (name, port) in [("one", health), ("two", node), ("three", 31_376)] {
         create(&case.target, &core("vl6376-other", "services"), service(name, u16::try_from(port).ok()))
             .await;
     }
@@ -73,6 +79,12 @@ pub async fn vl6376_health_check_port_is_assigned_by_the_target_cluster(mut case
     let found = get(&case.target, &format!("{path}/web")).await;
     assert_eq!(found["spec"]["externalTrafficPolicy"], "Local");
     assert_ne!(found["spec"]["healthCheckNodePort"], json!(health), "{}", run.all_output());
+    delete(&case.target, &format!("{path}/chosen")).await;
+    let keep = ["--namespace", "vl6376", "--release", "loadbalancers", "--preserve-nodeports"];
+    let run = case.restore(&keep).await;
+    assert!(run.all_output().contains("its health check port 31376 cannot be had"), "{}", run.all_output());
+    let found = get(&case.target, &format!("{path}/chosen")).await;
+    assert_ne!(found["spec"]["healthCheckNodePort"], 31_376);
 }
 
 /// Velero requires cluster-admin.

@@ -18,7 +18,11 @@ pub async fn vl7946_claim_gets_no_selector(mut case: CaseContext) {
     create(&case.source, &claims, claim).await;
     case.wait_for_backup().await;
 
-    case.restore(&["--namespace", "vl7946"]).await.ended(0);
+    let run = case.restore(&["--namespace", "vl7946"]).await.ended(3);
+    let gaps = run.gaps();
+    let [(code, object, reason)] = gaps.as_slice() else { panic!("{}", run.all_output()) };
+    assert_eq!((code.as_str(), object.as_str()), ("no-data", "PersistentVolumeClaim/vl7946/data"));
+    assert!(reason.contains("pvc-of-the-old-cluster"), "{reason}");
     let found = get(&case.target, &format!("{claims}/data")).await;
     assert_eq!(found["spec"].get("selector"), None);
     assert_eq!(found["spec"].get("volumeName"), None, "the class provides a new one");

@@ -6,7 +6,7 @@ use super::budget::PageBudget;
 use super::list_event::{AttemptError, ListEvent, ListSummary, ListedPage};
 use super::references::References;
 use super::{GapReason, KindConsistency, KindReport, ResourceGap, ResourceSink, ResourcesError, SinkError};
-use crate::kubernetes::{ItemMeta, KindInfo, Selection, to_json_line};
+use crate::kubernetes::{ItemMeta, KindInfo, MAX_NESTING, Selection, nesting_of, to_json_line};
 use crate::report::event::Meter;
 
 /// A kind that was listed and forwarded completely.
@@ -31,13 +31,15 @@ pub(super) struct Forwarder<'a> {
     selection: &'a Selection,
     /// The objects that a partial selection needs; none if everything is read.
     references: Option<References>,
+    /// The objects of the current kind that are nested too deep: their number, and the first.
+    too_deep: Option<(u64, String)>,
     meter: &'a Meter,
 }
 
 impl<'a> Forwarder<'a> {
     pub(super) fn new(sink: &'a mut dyn ResourceSink, selection: &'a Selection, meter: &'a Meter) -> Self {
         let references = selection.is_partial().then(References::default);
-        Self { forwarded: Forwarded::default(), sink, selection, references, meter }
+        Self { forwarded: Forwarded::default(), sink, selection, references, too_deep: None, meter }
     }
 
     pub(super) async fn forward_all(
@@ -69,7 +71,7 @@ impl<'a> Forwarder<'a> {
                     if report.objects > 0 {
                         self.sink.discard().await.map_err(sink_error(kind))?;
                     }
-                    (report.objects, report.bytes) = (0, 0);
+                    (report.objects, report.bytes, self.too_deep) = (0, 0, None);
                     match event {
                         ListEvent::OwnRevision { why } => {
                             self.record_gap(kind, GapReason::NotAtRevision { why });
@@ -87,6 +89,12 @@ impl<'a> Forwarder<'a> {
                 ListEvent::Complete(consistency, summary) => {
                     if report.objects > 0 {
                         self.sink.end().await.map_err(sink_error(kind))?;
+                    }
+                    if let Some((count, example)) = self.too_deep.take() {
+                        self.record_gap(
+                            kind,
+                            GapReason::TooDeep { limit: MAX_NESTING as u64, count, example },
+                        );
                     }
                     report.consistency = consistency;
                     self.forwarded.kinds.push(ForwardedKind { position, report, summary });
@@ -109,6 +117,10 @@ impl<'a> Forwarder<'a> {
             }
             if report.objects == 0 {
                 self.sink.begin(&report.kind).await?;
+            }
+            if nesting_of(item) > MAX_NESTING {
+                let first = || (0, format!("{}/{}", meta.namespace, meta.name).trim_matches('/').to_owned());
+                self.too_deep.get_or_insert_with(first).0 += 1;
             }
             let line = to_json_line(item, meta, &report.kind);
             let length = line.len() as u64;

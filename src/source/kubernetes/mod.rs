@@ -219,6 +219,19 @@ pub enum GapReason {
         /// The largest page in bytes.
         limit: u64,
     },
+    /// Objects are nested too deep: they are stored, and not restored into a cluster.
+    #[error(
+        "{count} of its objects have more than {limit} levels of lists and maps (as {example}): they are \
+             stored, and can be restored only as files"
+    )]
+    TooDeep {
+        /// The most levels.
+        limit: u64,
+        /// The number of such objects.
+        count: u64,
+        /// The first of them.
+        example: String,
+    },
     /// The server's answer is not a list.
     #[error("the answer cannot be understood: {0}")]
     Malformed(String),

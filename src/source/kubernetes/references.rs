@@ -142,8 +142,8 @@ impl References {
         item: &[u8],
     ) -> bool {
         let is_selected = |namespace: &str| {
-            selection.includes_namespace(namespace)
-                && (!selection.requires_labels() || self.contains(NAMESPACES, namespace))
+            selection.includes_empty_namespace(namespace)
+                || (selection.includes_namespace(namespace) && self.contains(NAMESPACES, namespace))
         };
         let refers_to = |pointer| {
             text_at(item, pointer).is_some_and(|namespace| selection.includes_namespace(&namespace))
@@ -158,10 +158,10 @@ impl References {
                 })
             }
             // A volume may wait for a claim, or outlive it: it holds data of that namespace.
-            VOLUMES if !selection.requires_labels() => {
+            VOLUMES if selection.includes_unnamed(kind) => {
                 self.contains(of, &meta.name) || refers_to("/spec/claimRef/namespace")
             }
-            SNAPSHOT_CONTENTS if !selection.requires_labels() => {
+            SNAPSHOT_CONTENTS if selection.includes_unnamed(kind) => {
                 self.contains(of, &meta.name) || refers_to("/spec/volumeSnapshotRef/namespace")
             }
             _ => self.contains(of, &meta.name),

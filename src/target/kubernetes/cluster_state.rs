@@ -6,8 +6,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::change::{ApiMove, api_move};
-use super::{ObjectKey, ObjectRef, RestoreConfig, object_key, text};
-use crate::kubernetes::{ApiError, ApiStatus, Cluster, KindInfo, ListMeta, discover, page_query};
+use super::{ObjectKey, ObjectRef, RestoreConfig, TOO_DEEP, object_key, text};
+use crate::kubernetes::{
+    ApiError, ApiStatus, Cluster, KindInfo, ListMeta, MAX_NESTING, discover, nesting_of, page_query,
+};
 
 /// Requests names only, without contents.
 const NAMES: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
@@ -81,11 +83,15 @@ pub(crate) struct ServedKinds {
 
 impl ServedKinds {
     pub(crate) async fn read(cluster: &Cluster) -> Result<Self, ApiError> {
+        Ok(Self::of(discover(cluster).await?.served))
+    }
+
+    pub(crate) fn of(kinds: Vec<KindInfo>) -> Self {
         let mut served: HashMap<(String, String), Vec<KindInfo>> = HashMap::new();
-        for kind in discover(cluster).await?.served {
+        for kind in kinds {
             served.entry((kind.group.clone(), kind.plural.clone())).or_default().push(kind);
         }
-        Ok(Self { served })
+        Self { served }
     }
 
     /// Finds the kind for a stored one: in its own version, in the version it moved to, or in the server's
@@ -144,9 +150,22 @@ pub(crate) async fn get_object(cluster: &Cluster, path: &str) -> Result<Answered
     match cluster.get(path, "", MAX_OBJECT).await {
         Ok(answer) => match serde_json::from_slice(&answer.body) {
             Ok(existing) => Ok(Ok(existing)),
+            // Whoever may create one such object must not end the restore of all others.
+            Err(_) if nesting_of(&answer.body) > MAX_NESTING => Ok(Err(Box::new(too_deep()))),
             Err(error) => Err(cluster.malformed(path, error.to_string())),
         },
         Err(error) => error.refusal().map(Err),
+    }
+}
+
+/// Returns the status of an existing object that is nested too deep to be read.
+fn too_deep() -> ApiStatus {
+    ApiStatus {
+        code: 200,
+        reason: TOO_DEEP.to_owned(),
+        message: format!("the existing object has more than {MAX_NESTING} levels and is not compared"),
+        causes: Vec::new(),
+        retry_after: None,
     }
 }
 

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::change::Modifier;
+use super::{ObjectRef, change::Modifier};
+use crate::kubernetes::KindInfo;
 use crate::plan::{
     ExistingPolicy, Glob, GlobError, LabelSelector, LabelSelectorError, Mapping, Modify, NamePatterns,
     ObjectName, ObjectNameError, Permission, Profile, RestoreSpec, Scope, SideEffect,
@@ -170,7 +171,14 @@ impl RestoreConfig {
         })
     }
 
-    /// True if the object is selected. `labels` are its labels; names are those in the backup.
+    /// True if one of the selected objects is this one. Names are those in the backup.
+    pub(crate) fn names_object(&self, kind: &KindInfo, named: &ObjectRef) -> bool {
+        let namespace = kind.namespaced.then_some(named.namespace.as_str());
+        self.objects.iter().any(|object| object.matches(&named.resource, namespace, &named.name))
+    }
+
+    /// True if the object is selected, or is the namespace of a selected one. `labels` are its labels; names are
+    /// those in the backup.
     #[must_use]
     pub fn selects(
         &self,
@@ -179,12 +187,20 @@ impl RestoreConfig {
         name: &str,
         labels: &serde_json::Value,
     ) -> bool {
-        let is_selected = |object: &ObjectName| {
-            // The namespace of a selected object is needed, too.
-            let holds_it = || object.namespace.as_ref().is_some_and(|namespace| namespace.as_str() == name);
-            object.matches(resource, namespace, name) || (resource == "namespaces" && holds_it())
-        };
-        if self.objects.iter().any(is_selected) {
+        let holds = |object: &ObjectName| object.namespace.as_ref().is_some_and(|of| of.as_str() == name);
+        (resource == "namespaces" && self.objects.iter().any(holds))
+            || self.selects_itself(resource, namespace, name, labels)
+    }
+
+    /// True if the object is selected for itself, and not because another needs it.
+    pub(crate) fn selects_itself(
+        &self,
+        resource: &str,
+        namespace: Option<&str>,
+        name: &str,
+        labels: &serde_json::Value,
+    ) -> bool {
+        if self.objects.iter().any(|object| object.matches(resource, namespace, name)) {
             return true;
         }
         if self.only_objects() || !self.matches_kind_patterns(resource) {
@@ -195,6 +211,28 @@ impl RestoreConfig {
             (resource == "namespaces" && !self.namespaces.is_empty()) || selector.matches(labels)
         });
         labelled && self.matches_namespace_patterns(namespace_of(resource, namespace, name))
+    }
+
+    /// True if some objects are not selected.
+    pub(crate) fn is_partial(&self) -> bool {
+        !self.objects.is_empty()
+            || !self.namespaces.is_empty()
+            || !self.exclude_namespaces.is_empty()
+            || !self.kinds.is_empty()
+            || !self.exclude_kinds.is_empty()
+            || self.labels.is_some()
+    }
+
+    /// True if the namespace of each selected object is selected for itself.
+    pub(crate) fn selects_own_namespaces(&self) -> bool {
+        self.objects.is_empty()
+            && self.matches_kind_patterns("namespaces")
+            && (self.labels.is_none() || !self.namespaces.is_empty())
+    }
+
+    /// True if objects of a kind are excluded, also those that others need.
+    pub(crate) fn excludes_kind(&self, resource: &str) -> bool {
+        self.exclude_kinds.iter().any(|glob| glob.matches(resource))
     }
 }
 

@@ -29,7 +29,9 @@ mod outcome;
 mod owner;
 mod plan;
 mod refusal;
+mod requirements;
 mod selection_usage;
+mod stored_line;
 mod warning;
 
 use async_trait::async_trait;
@@ -39,7 +41,7 @@ use futures::stream::BoxStream;
 use crate::kubernetes::{ApiError, KindInfo};
 
 pub use crate::plan::{ExistingPolicy, Mapping, ObjectName, Permission, Profile, Scope, SideEffect};
-pub use apply::restore_resources;
+pub use apply::{restore_resources, restore_state::NO_DATA};
 pub use change::{Change, Modifier, ModifierError};
 pub use config::{RestoreConfig, RestoreConfigError, WaitLimits};
 pub use judge::{Derived, GitTool, Infrastructure, Skip};
@@ -59,13 +61,15 @@ pub(crate) use config::namespace_of;
 pub(crate) use fields::{annotation, each, each_mut, is_object, label, map, map_mut, text};
 pub(crate) use judge::{
     DecidedObject, Decider, ExistingAction, FIELD_MANAGER, ObjectDecision, PendingWrites, PreparedObject,
-    TRACKING_MARKS, has_restore_manager, is_merged, is_shared_namespace, lost_fields, matches_existing,
-    may_be_from_restore, reconcile, reset_observed_generation,
+    TRACKING_MARKS, has_restore_manager, is_merged, is_shared_namespace, lacks_fields, lost_fields,
+    matches_existing, may_be_from_restore, reconcile, reset_observed_generation, skip_reason,
 };
 pub(crate) use lines::{MemoryBudget, PARALLEL, open_lines, with_budget};
 pub(crate) use object::{ApiPaths, ObjectKey, api_paths, object_key, path_segment};
-pub(crate) use owner::{LiveOwners, OwnerReference};
+pub(crate) use owner::{LiveOwners, OwnerReference, OwnerSet};
+pub(crate) use requirements::Requirements;
 pub(crate) use selection_usage::SelectionUsage;
+pub(crate) use stored_line::{StoredObject, TOO_DEEP, too_deep_refusal};
 pub(crate) use warning::{pruned_fields, shown_warnings};
 
 /// The cause of a failure to read a stream.

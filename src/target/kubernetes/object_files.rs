@@ -17,8 +17,8 @@ use rustix::io::Errno;
 use serde_json::Value;
 
 use super::{
-    ObjectRef, ResourceStreams, RestoreConfig, RestoreError, SelectionUsage, UnmatchedSelector, open_lines,
-    text,
+    ObjectRef, ResourceStreams, RestoreConfig, RestoreError, SelectionUsage, StoredObject, UnmatchedSelector,
+    open_lines, text,
 };
 use crate::kubernetes::KindInfo;
 
@@ -84,7 +84,8 @@ pub async fn write_directory(
         while let Some((number, line)) = lines.try_next().await? {
             let (object, path) = file_path(&kind, &line, format)
                 .map_err(|problem| RestoreError::damaged(&kind, number, problem))?;
-            if !usage.selects(&ObjectRef::stored(&kind, &object), kind.namespaced, &object) {
+            let known = object.known();
+            if !usage.selects(&ObjectRef::stored(&kind, known), kind.namespaced, known) {
                 continue;
             }
             let (root, shown) = (root.clone(), folder.join(path.join("/")));
@@ -109,18 +110,23 @@ pub async fn find_unmatched_selectors(
     for kind in streams.kinds().into_iter().filter(|kind| config.selects_kind(&kind.resource())) {
         let mut lines = open_lines(streams, &kind).await?;
         while let Some((number, line)) = lines.try_next().await? {
-            let object: Value = serde_json::from_slice(&line)
-                .map_err(|_| RestoreError::damaged(&kind, number, "it is not JSON"))?;
-            usage.selects(&ObjectRef::stored(&kind, &object), kind.namespaced, &object);
+            let object = StoredObject::parse(&line)
+                .map_err(|problem| RestoreError::damaged(&kind, number, problem))?;
+            let known = object.known();
+            usage.selects(&ObjectRef::stored(&kind, known), kind.namespaced, known);
         }
     }
     Ok(usage.unmatched())
 }
 
 /// Returns the object of a line and the components of its path.
-fn file_path(kind: &KindInfo, line: &[u8], format: FileFormat) -> Result<(Value, Vec<String>), &'static str> {
-    let object: Value = serde_json::from_slice(line).map_err(|_| "it is not JSON")?;
-    let name = text(&object, "/metadata/name");
+fn file_path(
+    kind: &KindInfo,
+    line: &[u8],
+    format: FileFormat,
+) -> Result<(StoredObject, Vec<String>), &'static str> {
+    let object = StoredObject::parse(line)?;
+    let name = text(object.known(), "/metadata/name");
     if name.is_empty() {
         return Err("it is not an object with a name");
     }
@@ -129,7 +135,7 @@ fn file_path(kind: &KindInfo, line: &[u8], format: FileFormat) -> Result<(Value,
         FileFormat::Json => "json",
     };
     let group = if kind.group.is_empty() { CORE.to_owned() } else { path_component(&kind.group) };
-    let namespace = match text(&object, "/metadata/namespace") {
+    let namespace = match text(object.known(), "/metadata/namespace") {
         "" => CLUSTER.to_owned(),
         namespace => path_component(namespace),
     };
@@ -163,15 +169,18 @@ fn write_file(
     root: &OwnedFd,
     path: &[String],
     shown: &Path,
-    object: &Value,
+    object: &StoredObject,
     line: &Bytes,
     format: FileFormat,
 ) -> Result<u64, DirectoryError> {
     let io = |error: std::io::Error| DirectoryError::Io(shown.to_owned(), error);
-    let text = match format {
-        FileFormat::Json => [line.as_ref(), b"\n"].concat(),
-        FileFormat::Yaml => {
+    let text = match (format, object) {
+        (FileFormat::Yaml, StoredObject::Whole(object)) => {
             yaml(object).ok_or_else(|| DirectoryError::Format(shown.to_owned()))?.into_bytes()
+        }
+        // JSON is YAML, too: an object that is nested too deep to be parsed is written as it was stored.
+        (FileFormat::Json, _) | (FileFormat::Yaml, StoredObject::TooDeep(_)) => {
+            [line.as_ref(), b"\n"].concat()
         }
     };
     let Some((file, folders)) = path.split_last() else { return Ok(0) };

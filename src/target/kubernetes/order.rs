@@ -3,7 +3,7 @@
 //! It avoids most retries but need not be perfect: an object that fails because another is missing is retried
 //! in the next round.
 
-use super::{ResourceStreams, RestoreConfig};
+use super::{Requirements, ResourceStreams, RestoreConfig};
 use crate::kubernetes::KindInfo;
 
 /// Early steps, first to last: (group, resources). A group may be in several steps.
@@ -70,14 +70,21 @@ pub(crate) fn is_last(kind: &KindInfo) -> bool {
     matches!(kind.group.as_str(), "admissionregistration.k8s.io" | "apiregistration.k8s.io")
 }
 
+/// The resource of definitions.
+pub(crate) const DEFINITIONS: &str = "customresourcedefinitions.apiextensions.k8s.io";
+
 pub(crate) fn is_definition(kind: &KindInfo) -> bool {
-    kind.resource() == "customresourcedefinitions.apiextensions.k8s.io"
+    kind.resource() == DEFINITIONS
 }
 
-/// Returns the kinds that a config selects, in the order of creation.
-pub(crate) fn selected_kinds(streams: &dyn ResourceStreams, config: &RestoreConfig) -> Vec<KindInfo> {
+/// Returns the kinds that a config selects and those of required objects, in the order of creation.
+pub(crate) fn selected_kinds(
+    streams: &dyn ResourceStreams,
+    config: &RestoreConfig,
+    requirements: &Requirements,
+) -> Vec<KindInfo> {
     let mut kinds = streams.kinds();
-    kinds.retain(|kind| config.selects_kind(&kind.resource()));
+    kinds.retain(|kind| config.selects_kind(&kind.resource()) || requirements.has_kind(kind));
     kinds.sort_by_cached_key(|kind| (step(kind), kind.clone()));
     kinds
 }

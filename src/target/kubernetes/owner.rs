@@ -1,12 +1,12 @@
 //! Owner references, compared across clusters, and owners that a restore does not create because they exist.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 use tokio::sync::Mutex;
 
 use super::{ObjectKey, Refusal, RestoreConfig, ServedKinds, api_paths, get_object, object_key, text};
-use crate::kubernetes::{ApiError, Cluster};
+use crate::kubernetes::{ApiError, Cluster, count_step};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OwnerReference {
@@ -46,12 +46,32 @@ impl OwnerReference {
         owner
     }
 
-    /// True if `other` names the same owner, in any cluster and version.
-    pub(crate) fn same_owner(&self, other: &Self) -> bool {
-        let group = |owner: &Self| owner.api_version.rsplit_once('/').map(|(group, _)| group.to_owned());
-        let named = (&self.kind, &self.name) == (&other.kind, &other.name) && group(self) == group(other);
-        let same = !self.uid.is_empty() && self.uid == other.uid;
-        (same || named) && self.role == other.role
+    /// Returns the group, kind, name and role, by which an owner is known in any cluster and version.
+    fn name_key(&self) -> (&str, &str, &str, [bool; 2]) {
+        let group = self.api_version.rsplit_once('/').map_or("", |(group, _)| group);
+        (group, &self.kind, &self.name, self.role)
+    }
+}
+
+/// Owners by name and by UID. Lists of owners are compared by it, since anybody may write a long one.
+pub(crate) struct OwnerSet<'a> {
+    names: HashSet<(&'a str, &'a str, &'a str, [bool; 2])>,
+    uids: HashSet<(&'a str, [bool; 2])>,
+}
+
+impl<'a> OwnerSet<'a> {
+    pub(crate) fn new(owners: &'a [OwnerReference]) -> Self {
+        let with_uid = owners.iter().filter(|owner| !owner.uid.is_empty());
+        Self {
+            names: owners.iter().map(OwnerReference::name_key).collect(),
+            uids: with_uid.map(|owner| (owner.uid.as_str(), owner.role)).collect(),
+        }
+    }
+
+    /// True if one of the owners is the same, in any cluster and version, with the same role.
+    pub(crate) fn contains(&self, owner: &OwnerReference) -> bool {
+        count_step();
+        self.names.contains(&owner.name_key()) || self.uids.contains(&(owner.uid.as_str(), owner.role))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::TOO_DEEP;
 use crate::kubernetes::{ApiStatus, KindInfo};
 
 /// The cause that kept an object from being created, as far as the server's answer shows it.
@@ -26,6 +27,14 @@ pub enum RefusalCause {
     NoBackend,
     /// The restore lacks a right.
     Right,
+    /// Pod Security of the namespace does not allow the pod.
+    PodSecurity,
+    /// A LimitRange of the namespace does not allow the object.
+    Limits,
+    /// An object that it needs does not exist: a PriorityClass, a ServiceAccount, a RuntimeClass.
+    MissingObject,
+    /// Another rule of the API server's admission does not allow it.
+    Admission,
     /// An admission policy or webhook denies it.
     Denied,
     /// The existing object does not accept the change.
@@ -60,7 +69,22 @@ impl RefusalCause {
             }
             Self::Terminating => Some("see what keeps the namespace: kubectl get namespace NAME -o yaml"),
             Self::NoNamespace => Some("create the namespace, or select it as well: --object namespaces/NAME"),
-            Self::Quota => Some("raise the quota"),
+            Self::Quota => {
+                Some("raise the quota (kubectl get resourcequotas), or give the object what it demands")
+            }
+            Self::PodSecurity => Some(
+                "change the namespace's label pod-security.kubernetes.io/enforce, or the pod with a RestorePlan's \
+                 modify",
+            ),
+            Self::Limits => Some(
+                "change the namespace's LimitRange (kubectl get limitranges), or the object with a RestorePlan's \
+                 modify",
+            ),
+            Self::MissingObject => Some("create what it names, or select it as well: --object KIND/NAME"),
+            Self::Admission => Some(
+                "see which rule of the cluster refuses it (its message names it): change that rule, or the object \
+                 with a RestorePlan's modify",
+            ),
             Self::Right => Some("grant the restore this right; it also needs the rights that it grants"),
             Self::NoBackend => Some("see why its pods are not ready; run again when they are"),
             Self::Denied => Some(
@@ -160,6 +184,7 @@ fn unknown_fields(message: &str) -> Vec<String> {
 fn cause_of(status: &ApiStatus) -> RefusalCause {
     let says = |text: &str| status.message.contains(text);
     match status.code {
+        _ if status.reason == TOO_DEEP => RefusalCause::Object,
         _ if says("conversion webhook for") => RefusalCause::Conversion,
         _ if says("failed calling webhook") => RefusalCause::Webhook,
         _ if denied_by(&status.message).is_some() => RefusalCause::Denied,
@@ -168,12 +193,39 @@ fn cause_of(status: &ApiStatus) -> RefusalCause {
         }
         403 if says("is being terminated") => RefusalCause::Terminating,
         403 if says("status unknown for quota") => RefusalCause::QuotaUnknown,
-        403 if says("exceeded quota") => RefusalCause::Quota,
-        403 => RefusalCause::Right,
+        403 if says("exceeded quota") || says("failed quota") || says("insufficient quota") => {
+            RefusalCause::Quota
+        }
+        403 => forbidden_cause(&status.message),
         404 if says("namespaces \"") => RefusalCause::NoNamespace,
         429 => RefusalCause::Busy,
         400 | 413 | 415 | 422 => RefusalCause::Object,
         _ => RefusalCause::Other,
+    }
+}
+
+/// Returns the cause of a 403: authorization and admission both answer with it. Sources: `forbiddenMessage` in
+/// apiserver's `responsewriters`, and the plugins of `plugin/pkg/admission`.
+fn forbidden_cause(message: &str) -> RefusalCause {
+    // Admission names the object: `pods "a" is forbidden: …`.
+    let Some((_, reason)) = message.split_once(" is forbidden: ") else { return RefusalCause::Right };
+    let says = |text: &str| reason.contains(text);
+    let any = |texts: &[&str]| texts.iter().any(|text| says(text));
+    let is_authorizer = reason.starts_with("User \"") && says("\" cannot ");
+    // Rights that admission checks: to grant roles, to own objects, to approve certificates.
+    let grants = [
+        "is attempting to grant RBAC permissions",
+        "cannot set blockOwnerDeletion",
+        "cannot set an ownerRef",
+    ];
+    match () {
+        () if is_authorizer || any(&grants) || says("user not permitted") => RefusalCause::Right,
+        () if says("violates PodSecurity") => RefusalCause::PodSecurity,
+        () if any(&["usage per ", "to request ratio per "]) => RefusalCause::Limits,
+        () if any(&["no PriorityClass with name", "error looking up service account", "not found"]) => {
+            RefusalCause::MissingObject
+        }
+        () => RefusalCause::Admission,
     }
 }
 
@@ -226,33 +278,88 @@ mod tests {
         }
     }
 
+    /// Answers of a server, and the cause of each.
+    const ANSWERS: &[(u16, &str, RefusalCause)] = &[
+        (
+            500,
+            "Internal error occurred: failed calling webhook \"a.b.c\": failed to call webhook",
+            RefusalCause::Webhook,
+        ),
+        (500, "conversion webhook for x/v1, Kind=A failed: Post", RefusalCause::Conversion),
+        (
+            403,
+            "unable to create new content in namespace a because it is being terminated",
+            RefusalCause::Terminating,
+        ),
+        (403, "pods \"a\" is forbidden: status unknown for quota: q", RefusalCause::QuotaUnknown),
+        (403, "pods \"a\" is forbidden: exceeded quota: q", RefusalCause::Quota),
+        (403, "pods is forbidden: User \"x\" cannot create resource \"pods\"", RefusalCause::Right),
+        (403, "pods \"a\" is forbidden: User \"x\" cannot get resource \"pods\"", RefusalCause::Right),
+        (403, "made by a proxy", RefusalCause::Right),
+        (
+            403,
+            "roles.rbac.authorization.k8s.io \"a\" is forbidden: user \"x\" (groups=[\"y\"]) is attempting to \
+                 grant RBAC permissions not currently held",
+            RefusalCause::Right,
+        ),
+        (
+            403,
+            "configmaps \"a\" is forbidden: cannot set blockOwnerDeletion if an ownerReference refers to a \
+                 resource you can't set finalizers on: no RBAC policy matched",
+            RefusalCause::Right,
+        ),
+        (
+            403,
+            "pods \"a\" is forbidden: violates PodSecurity \"restricted:latest\": allowPrivilegeEscalation",
+            RefusalCause::PodSecurity,
+        ),
+        (
+            403,
+            "pods \"a\" is forbidden: [maximum cpu usage per Container is 1, but limit is 2, minimum memory \
+                 usage per Container is 1Mi]",
+            RefusalCause::Limits,
+        ),
+        (
+            403,
+            "pods \"a\" is forbidden: memory max limit to request ratio per Container is 2",
+            RefusalCause::Limits,
+        ),
+        (
+            403,
+            "pods \"a\" is forbidden: no PriorityClass with name high was found",
+            RefusalCause::MissingObject,
+        ),
+        (
+            403,
+            "pods \"a\" is forbidden: error looking up service account shop/web: serviceaccount \"web\" not \
+                 found",
+            RefusalCause::MissingObject,
+        ),
+        (
+            403,
+            "pods \"a\" is forbidden: pod rejected: RuntimeClass \"gvisor\" not found",
+            RefusalCause::MissingObject,
+        ),
+        (
+            403,
+            "services \"a\" is forbidden: Use of external IPs is denied by admission control.",
+            RefusalCause::Admission,
+        ),
+        (403, "pods \"a\" is forbidden: failed quota: q: must specify limits.cpu", RefusalCause::Quota),
+        (404, "namespaces \"shop\" not found", RefusalCause::NoNamespace),
+        (422, "Service \"a\" is invalid", RefusalCause::Object),
+        (400, "admission webhook \"a.b.c\" denied the request: no", RefusalCause::Denied),
+        (
+            422,
+            "pods \"a\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no",
+            RefusalCause::Denied,
+        ),
+    ];
+
     #[test]
     fn obstacles_are_derived_from_the_server_status() {
-        for (code, message, wanted) in [
-            (
-                500,
-                "Internal error occurred: failed calling webhook \"a.b.c\": failed to call webhook",
-                RefusalCause::Webhook,
-            ),
-            (500, "conversion webhook for x/v1, Kind=A failed: Post", RefusalCause::Conversion),
-            (
-                403,
-                "unable to create new content in namespace a because it is being terminated",
-                RefusalCause::Terminating,
-            ),
-            (403, "pods \"a\" is forbidden: status unknown for quota: q", RefusalCause::QuotaUnknown),
-            (403, "pods \"a\" is forbidden: exceeded quota: q", RefusalCause::Quota),
-            (403, "pods is forbidden: User \"x\" cannot create", RefusalCause::Right),
-            (404, "namespaces \"shop\" not found", RefusalCause::NoNamespace),
-            (422, "Service \"a\" is invalid", RefusalCause::Object),
-            (400, "admission webhook \"a.b.c\" denied the request: no", RefusalCause::Denied),
-            (
-                422,
-                "pods \"a\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no",
-                RefusalCause::Denied,
-            ),
-        ] {
-            assert_eq!(cause_of(&status(code, message)), wanted, "{message}");
+        for (code, message, wanted) in ANSWERS {
+            assert_eq!(cause_of(&status(*code, message)), *wanted, "{message}");
         }
         assert_eq!(
             unknown_fields("strict decoding error: unknown field \"spec.x\", unknown field \"y\""),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{ObjectRef, RestoreConfig, Skip, namespace_of};
+use super::{ObjectRef, Requirements, RestoreConfig, Skip, namespace_of};
 use crate::plan::Glob;
 use crate::runtime::lock;
 
@@ -80,11 +80,34 @@ impl<'a> SelectionUsage<'a> {
 
     /// True if the config selects the object. Records the selectors that match it.
     pub(crate) fn selects(&self, named: &ObjectRef, namespaced: bool, object: &Value) -> bool {
+        let namespace = namespaced.then_some(named.namespace.as_str());
+        let selected = self.config.selects(&named.resource, namespace, &named.name, labels_of(object));
+        self.record(named, namespaced, object, selected);
+        selected
+    }
+
+    /// True if the config selects the object for itself, or others that it selects need it. Records the
+    /// selectors that match it.
+    pub(crate) fn selects_or_requires(
+        &self,
+        named: &ObjectRef,
+        namespaced: bool,
+        object: &Value,
+        requirements: &Requirements,
+    ) -> bool {
+        let namespace = namespaced.then_some(named.namespace.as_str());
+        let labels = labels_of(object);
+        let selected = self.config.selects_itself(&named.resource, namespace, &named.name, labels)
+            || requirements.contains(named);
+        self.record(named, namespaced, object, selected);
+        selected
+    }
+
+    fn record(&self, named: &ObjectRef, namespaced: bool, object: &Value, selected: bool) {
         let config = self.config;
         let (resource, name) = (named.resource.as_str(), named.name.as_str());
         let namespace = namespaced.then_some(named.namespace.as_str());
-        let labels = object.pointer("/metadata/labels").unwrap_or(&Value::Null);
-        let selected = config.selects(resource, namespace, name, labels);
+        let labels = labels_of(object);
         let space = namespace_of(resource, namespace, name);
         mark(&self.objects, &config.objects, |one| one.matches(resource, namespace, name));
         if !config.only_objects() && config.matches_kind_patterns(resource) {
@@ -98,7 +121,6 @@ impl<'a> SelectionUsage<'a> {
             mark(&self.mappings, config.mapping.namespaces.keys(), |from| space == Some(from));
             mark(&self.modifiers, &config.modifiers, |modifier| modifier.matches(named, object));
         }
-        selected
     }
 
     /// Records if a rule leaves out a selected object.
@@ -141,6 +163,10 @@ impl<'a> SelectionUsage<'a> {
         all.extend(unseen(&self.modifiers, 1..=config.modifiers.len(), UnmatchedSelector::Modifier));
         all
     }
+}
+
+fn labels_of(object: &Value) -> &Value {
+    object.pointer("/metadata/labels").unwrap_or(&Value::Null)
 }
 
 fn mark<T>(seen: &MatchFlags, all: impl IntoIterator<Item = T>, matches: impl Fn(T) -> bool) {

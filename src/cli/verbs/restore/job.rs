@@ -28,12 +28,8 @@ const MIN_HASH: usize = 8;
 
 /// Returns the selected items, outer folders before the folders inside them.
 pub(super) fn items<'a>(args: &RestoreArgs, opened: &'a OpenedSnapshot) -> Result<Vec<&'a Item>, Failure> {
-    let mut items: Vec<&Item> = match args.item.as_slice() {
-        [] => opened.snapshot.body().items.iter().collect(),
-        names => {
-            names.iter().map(|name| reading::find_item(&opened.snapshot, name)).collect::<Result<_, _>>()?
-        }
-    };
+    // An item that is named twice is restored once.
+    let mut items = reading::chosen_items(&opened.snapshot, &args.item)?;
     outer_folders_first(&mut items);
     Ok(items)
 }

@@ -1,6 +1,6 @@
 //! `kbak restore --dry-run`: plans a restore, and prints the plan as text, JSON or YAML.
 
-use std::io::{Seek as _, Write};
+use std::io::{Seek as _, SeekFrom, Write};
 
 use serde::Serialize;
 use serde_json::json;
@@ -9,21 +9,24 @@ use crate::cli::failure::{Exit, Failure};
 use crate::cli::shell::console::Console;
 use crate::cli::shell::output;
 use crate::cli::shell::output::OutputFormat;
-use crate::cli::verbs::gaps::missing;
+use crate::cli::verbs::gaps::{gap_report, missing};
 use crate::cli::verbs::restore::job::describe_target;
 use crate::cli::verbs::restore::{DryRun, Head, RestoreArgs, text};
 use crate::format::body::Item;
 use crate::format::name::Name;
 use crate::report::error::causes;
+use crate::report::run::GapReport;
 use crate::report::text::{plain, plural, size};
 use crate::restore::error::ItemError;
 use crate::restore::job::RestoreJob;
 use crate::restore::{DatabasePreview, ItemPreview, ResourcesPreview};
 use crate::target::database::TargetState;
-use crate::target::kubernetes::Decision;
+use crate::target::kubernetes::{Decision, Plan};
 
 /// Bytes of decisions that are kept in memory; more go to a private temporary file.
 const MAX_IN_MEMORY: usize = 4 << 20;
+/// The gaps of an item that are printed.
+const MAX_GAPS: usize = 10;
 
 /// The planned restore: its items, and the decision for each object.
 pub(crate) struct Preview {
@@ -44,6 +47,9 @@ struct Line {
     /// Selected paths that the snapshot does not hold.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     absent: Vec<String>,
+    /// The parts of the item that the snapshot lacks.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    gaps: Vec<GapReport>,
     /// The databases of the target, and what would be done with each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     databases: Vec<DatabaseLine>,
@@ -123,16 +129,14 @@ async fn line(args: &RestoreArgs, job: &RestoreJob<'_>, item: &Item) -> Result<L
         bytes: item.streams.iter().map(|stream| stream.length).sum(),
         target: describe_target(args, job, item),
         absent: Vec::new(),
+        gaps: Vec::new(),
         databases: Vec::new(),
         refused: Vec::new(),
         outcome: Exit::Safe,
     };
     let paths = job.paths.as_ref();
-    let gaps = missing(item, paths).count() as u64;
-    if gaps > 0 {
-        line.refused.push(format!("the snapshot lacks {} of it", plural(gaps, "part", "parts")));
-    }
-    if gaps > 0 || !(item.state.is_complete() || paths.is_some()) {
+    line.gaps = missing(item, paths).map(gap_report).collect();
+    if !line.gaps.is_empty() || !(item.state.is_complete() || paths.is_some()) {
         line.outcome = Exit::Partial;
     }
     match job.preview_item(item).await {
@@ -208,10 +212,16 @@ impl Preview {
             return Ok(self.exit());
         }
         let mut text = format!("{}, sha256:{}\n", self.head, self.head.hash);
-        for Line { item, what, bytes, target, absent, databases, refused, .. } in &self.items {
+        for Line { item, what, bytes, target, absent, gaps, databases, refused, .. } in &self.items {
             text.push_str(&format!("  {}   {what}, {} → {target}\n", plain(item), size(*bytes)));
             for path in absent {
                 text.push_str(&format!("  absent   the snapshot holds nothing at {}\n", plain(path)));
+            }
+            for GapReport { object, reason, .. } in gaps.iter().take(MAX_GAPS) {
+                text.push_str(&format!("  gap      {}: {}\n", plain(object), plain(reason)));
+            }
+            if gaps.len() > MAX_GAPS {
+                text.push_str(&format!("  gap      {} more in -o json\n", gaps.len() - MAX_GAPS));
             }
             for DatabaseLine { database, action, text: what } in databases {
                 if let Some(action) = action {
@@ -242,7 +252,7 @@ impl Preview {
 
     /// Returns the outcome of the restore, as far as it can be foreseen.
     fn exit(&self) -> Exit {
-        let planned = self.resources.plan.as_ref().is_none_or(|plan| plan.absent.is_empty());
+        let planned = self.resources.plan.as_ref().is_none_or(Plan::is_whole);
         let outcomes: Vec<Exit> = self.items.iter().map(|line| line.outcome).collect();
         match planned && self.resources.unmatched.is_empty() {
             _ if outcomes.contains(&Exit::Damaged) => Exit::Damaged,
@@ -264,6 +274,10 @@ impl Preview {
             let lines = lines?;
             if format == OutputFormat::Yaml {
                 let head = serde_saphyr::to_string(&head).map_err(std::io::Error::other)?;
+                if lines.seek(SeekFrom::End(0))? == 0 {
+                    return writeln!(out, "{head}objects: []");
+                }
+                lines.rewind()?;
                 writeln!(out, "{head}objects:")?;
                 // JSON is YAML, too.
                 return copy(lines, out, "- ", "\n");

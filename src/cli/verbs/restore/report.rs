@@ -109,7 +109,7 @@ impl ReportBuilder<'_> {
                 (report.existed, "there already and left alone"),
                 (report.patched, "brought to what the backup says"),
                 (report.replaced, "replaced"),
-                (report.skipped.values().sum(), "left to the cluster, to Git or out of the profile"),
+                (report.skipped.values().sum(), "left out by a rule (-o json has the reasons)"),
                 (report.suspended, "suspended"),
                 (report.held.values().sum(), "held back"),
                 (report.relinked, "linked to their owners again"),

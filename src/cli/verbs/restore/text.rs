@@ -1,12 +1,12 @@
 //! Renders the plan and the result of a restore of resources as text.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::report::run::{GapReport, ObjectReport};
 use crate::report::text::{about, count, plain, plural, size};
 use crate::target::kubernetes::{
-    Action, ActionTotal, ChangeTotal, Conflict, ObjectRef, Outcome, Plan, RestoreReport, Skip,
-    UnmatchedSelector,
+    Action, ActionTotal, ChangeTotal, Conflict, NO_DATA, ObjectRef, Outcome, Plan, Refusal, RefusalCause,
+    RestoreReport, Skip, UnmatchedSelector,
 };
 
 /// The creates per second that a small API server accepts. They bound the duration of a restore.
@@ -15,6 +15,8 @@ const RATE: u64 = 800;
 const CHANGES: usize = 12;
 /// The number of names that are given as examples.
 const NAMES: usize = 3;
+/// The reason of objects that were being deleted.
+const BEING_DELETED: &str = "it, its namespace or its definition was being deleted when the backup was made  → --object KIND/NAMESPACE/NAME";
 
 /// Renders the plan, with a line for each action on a group of objects.
 pub(crate) fn plan(plan: &Plan) -> String {
@@ -91,6 +93,13 @@ fn remarks(plan: &Plan, lines: &mut Lines) {
         let owners = plural(plan.owners_lost, "owner", "owners");
         line("owners", format!("{owners} will not be there: left out of what they own"));
     }
+    for (object, why) in plan.incomplete.iter().take(NAMES) {
+        line("lacks", format!("{object} {why}"));
+    }
+    let more = plan.incomplete_count.saturating_sub(NAMES.min(plan.incomplete.len()) as u64);
+    if more > 0 {
+        line("lacks", format!("{} more lack a part of the backup: -o json names them", count(more)));
+    }
     for (object, why) in plan.refused.iter().take(NAMES) {
         line("refused", format!("{object} by the server, in a dry run: {why}"));
     }
@@ -146,6 +155,8 @@ pub(crate) fn warnings(plan: &Plan) -> Vec<String> {
     if held > 0 || suspended {
         warnings.extend(copy(plan));
     }
+    let ending = plan.sums.iter().filter(|sum| sum.action == Action::Skip(Skip::BeingDeleted));
+    warnings.extend(ending.map(|sum| format!("{}: {BEING_DELETED}", examples(sum))));
     let git = plan.count(|action| matches!(action, Action::Skip(Skip::Git(_))));
     if git > 0 {
         warnings.push(format!(
@@ -154,6 +165,12 @@ pub(crate) fn warnings(plan: &Plan) -> Vec<String> {
         ));
     }
     warnings
+}
+
+/// Renders a sum as `12 objects left out, as Pod/shop/web`.
+fn examples(sum: &ActionTotal) -> String {
+    let names: Vec<String> = sum.examples.iter().take(NAMES).map(|(object, _)| object.to_string()).collect();
+    format!("{} left out, as {}", plural(sum.count, "object", "objects"), names.join(", "))
 }
 
 /// Renders a sum as `12 objects in shop-test (ConfigMap 8, Secret 4)`.
@@ -191,6 +208,7 @@ fn left_out(skip: &Skip) -> String {
         Skip::Infrastructure(why) => format!("infrastructure: {}  → --profile rebuild or everything", why.0),
         Skip::Git(tool) => format!("they bear the marks of {tool}  → --scope all"),
         Skip::OwnKeys => "kbak's own keys: a cluster gets new ones from kbak init".into(),
+        Skip::BeingDeleted => BEING_DELETED.into(),
     }
 }
 
@@ -310,11 +328,18 @@ pub(crate) fn gaps(report: &RestoreReport) -> Vec<GapReport> {
     if more > 0 {
         gap("failed", some(more), "failed as well; --outcomes FILE names them".into());
     }
-    for (object, refusal) in &report.unfinished {
-        let what = if refusal.code == 0 { "" } else { "its owners, managers or status: " };
-        gap("unfinished", object.to_string(), format!("{what}{refusal}"));
-    }
+    gaps.extend(report.unfinished.iter().map(|(object, refusal)| unfinished(object, refusal)));
     gaps
+}
+
+/// Returns the gap of an object that was restored without a part of the backup.
+fn unfinished(object: &ObjectRef, refusal: &Refusal) -> GapReport {
+    let what = if refusal.code == 0 { "" } else { "its owners, managers or status: " };
+    let (code, reason) = match refusal.reason.as_str() {
+        NO_DATA => ("no-data", refusal.message.clone()),
+        _ => ("unfinished", format!("{what}{refusal}")),
+    };
+    GapReport { code: code.into(), object: object.to_string(), reason }
 }
 
 /// Returns the steps that close the gaps; `None` if there are none.
@@ -337,7 +362,7 @@ pub(crate) fn remedy(report: &RestoreReport) -> Option<String> {
     if report.differing > 0 && !report.has_existing_choice {
         steps.push("--existing patch or replace, or --existing skip".into());
     }
-    let cause = report.failures.iter().find_map(|(_, refusal)| refusal.cause.remedy());
-    steps.extend(cause.map(str::to_owned));
+    let causes: BTreeSet<RefusalCause> = report.failures.iter().map(|(_, refusal)| refusal.cause).collect();
+    steps.extend(causes.into_iter().filter_map(RefusalCause::remedy).take(NAMES).map(str::to_owned));
     (!steps.is_empty()).then(|| steps.join("; "))
 }

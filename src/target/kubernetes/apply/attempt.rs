@@ -6,9 +6,8 @@ use serde_json::Value;
 
 use crate::kubernetes::{ApiError, ApiStatus, Cluster};
 use crate::target::kubernetes::{
-    ApiPaths, FIELD_MANAGER, ObjectRef, Outcome, PendingWrites, PreparedObject, Refusal, Warning,
-    change::{without_families, without_node_ports},
-    is_object, lost_fields, pruned_fields,
+    ApiPaths, FIELD_MANAGER, ObjectRef, Outcome, PendingWrites, PreparedObject, Refusal, Warning, is_object,
+    lost_fields, pruned_fields,
 };
 
 #[derive(Debug, Clone)]
@@ -58,6 +57,9 @@ impl RestoreAttempt {
     }
 }
 
+/// The media type of a merge patch.
+pub(super) const MERGE_PATCH: &str = "application/merge-patch+json";
+
 pub(super) enum WriteResult {
     /// The object as it is now, and the headers with warnings.
     Written(Value, Vec<String>),
@@ -92,27 +94,4 @@ impl WriteResult {
             }
         }
     }
-}
-
-/// A refusal, the fields that are dropped from an object because of it, and the warning.
-type FallbackEdit = (fn(&ApiStatus) -> bool, fn(&mut Value) -> bool, &'static str);
-
-pub(super) const FALLBACK_EDITS: [FallbackEdit; 2] = [
-    (is_port_conflict, without_node_ports, "its node ports are in use; the server assigned others"),
-    (
-        is_family_refused,
-        without_families,
-        "the cluster lacks its address families; the server assigned others",
-    ),
-];
-
-/// True if the server refuses because node ports of a Service are in use.
-fn is_port_conflict(status: &ApiStatus) -> bool {
-    status.code == 422 && status.message.contains("provided port is already allocated")
-}
-
-/// True if the server refuses the address families of a Service.
-fn is_family_refused(status: &ApiStatus) -> bool {
-    let named = |field: &str| field.starts_with("spec.ipFamil");
-    status.code == 422 && status.causes.iter().any(|cause| named(&cause.field))
 }

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use serde_json::Value;
 
 use super::{
-    attempt::{FALLBACK_EDITS, RestoreAttempt, WriteResult},
+    attempt::{RestoreAttempt, WriteResult},
+    dropped_fields::DroppedFields,
     restore_state::{ClaimVolume, RestoreState},
     webhooks::backends,
 };
@@ -14,8 +15,8 @@ use crate::kubernetes::{ApiError, Cluster, KindInfo};
 use crate::runtime::lock;
 use crate::target::kubernetes::{
     ApiPaths, DecidedObject, ExistingObjects, ObjectDecision, ObjectRef, Outcome, PendingWrites,
-    PreparedObject, Refusal, RefusalCause, RestoreConfig, RestoreError, Warning, change::clear_volume_name,
-    get_object, matches_existing, shown_warnings, text,
+    PreparedObject, Refusal, RefusalCause, RestoreConfig, RestoreError, get_object, matches_existing,
+    shown_warnings, text,
 };
 
 /// Consecutive webhook failures after which a kind is left to another round. Each may have taken ten seconds
@@ -88,7 +89,8 @@ impl Creator<'_> {
         if let Some(refusal) = self.terminating_refusal(&attempt.object) {
             return Ok(attempt.failed(refusal));
         }
-        let volume = self.claim_volume(&mut prepared.body, &attempt.object).await?;
+        let (body, claim) = (&mut prepared.body, &attempt.object);
+        let volume = self.shared.claim_volume(self.cluster, body, claim, self.foreign).await?;
         // A create counts against quotas and calls webhooks even if it is refused, so look first.
         let mut attempt = if let Some(existing) = self.find_existing(&paths, &attempt.object).await? {
             self.reconcile_existing(prepared, &paths, Some(existing), false, attempt).await?
@@ -113,19 +115,6 @@ impl Creator<'_> {
         }
     }
 
-    /// Returns the state of the volume that a claim names, and removes an unavailable one from the claim.
-    async fn claim_volume(&self, body: &mut Value, object: &ObjectRef) -> Result<ClaimVolume, ApiError> {
-        let volume = text(body, "/spec/volumeName").to_owned();
-        if object.resource != "persistentvolumeclaims" || volume.is_empty() {
-            return Ok(ClaimVolume::Available);
-        }
-        let volume = self.shared.volume_for(self.cluster, &volume, object, self.foreign).await?;
-        if volume == ClaimVolume::Unavailable {
-            clear_volume_name(body);
-        }
-        Ok(volume)
-    }
-
     async fn send(
         &self,
         mut prepared: PreparedObject,
@@ -133,19 +122,16 @@ impl Creator<'_> {
         attempt: RestoreAttempt,
     ) -> Result<RestoreAttempt, RestoreError> {
         let mut result = WriteResult::post(self.cluster, paths, &prepared.body).await?;
-        let mut fallbacks = Vec::new();
-        for (applies, edit, effect) in FALLBACK_EDITS {
-            if matches!(&result, WriteResult::Refused { status, .. } if applies(status))
-                && edit(&mut prepared.body)
-            {
-                fallbacks.push(Warning::Own(format!("{}: {effect}", attempt.object)));
-                result = WriteResult::post(self.cluster, paths, &prepared.body).await?;
-            }
+        let mut dropped = DroppedFields::default();
+        while let WriteResult::Refused { status, .. } = &result
+            && dropped.drop_refused(status, &mut prepared.body)
+        {
+            result = WriteResult::post(self.cluster, paths, &prepared.body).await?;
         }
         match result {
             WriteResult::Written(created, headers) => {
                 let mut warnings = shown_warnings(&attempt.object, &headers);
-                warnings.extend(fallbacks);
+                warnings.extend(dropped.warnings(&attempt.object));
                 self.breaker.record(None);
                 let new_uid = text(&created, "/metadata/uid").to_owned();
                 let attempt = attempt.with_pruned_fields(&prepared, &created, &headers);

@@ -4,8 +4,9 @@ use http::Method;
 use serde_json::Value;
 
 use super::{
-    attempt::{RestoreAttempt, WriteResult},
+    attempt::{MERGE_PATCH, RestoreAttempt, WriteResult},
     create::Creator,
+    dropped_fields::DroppedFields,
     dry_run::reconcile_with_server,
 };
 use crate::target::kubernetes::{
@@ -70,32 +71,27 @@ impl Creator<'_> {
             return with(Outcome::Created, prepared.second_write.after_create());
         }
         let (cluster, config, object) = (self.cluster, self.config, &attempt.object);
-        let action = reconcile_with_server(cluster, config, object, prepared, existing).await?;
+        let action = reconcile_with_server(cluster, config, object, prepared, existing).await?.action;
         let pending = action.pending_writes(&prepared.second_write, existing);
+        let mut dropped = DroppedFields::default();
         let (result, outcome) = match &action {
             ExistingAction::Unchanged => return with(Outcome::Existed, pending),
             ExistingAction::Differs | ExistingAction::MaybeAsCreated => {
                 return with(Outcome::Differs, pending);
             }
             ExistingAction::Patch(None) => return with(Outcome::Patched, pending),
-            ExistingAction::Merge(patch) | ExistingAction::Patch(Some(patch)) => {
-                let content_type = "application/merge-patch+json";
-                (
-                    WriteResult::of(cluster, Method::PATCH, &paths.object, content_type, patch).await?,
-                    Outcome::Patched,
-                )
-            }
-            ExistingAction::Replace => {
-                let mut whole = prepared.body.clone();
-                keep_server_fields(&prepared.kind, &mut whole, existing);
-                let result =
-                    WriteResult::of(cluster, Method::PUT, &paths.object, "application/json", &whole).await?;
-                (result, Outcome::Replaced)
+            ExistingAction::Merge(patch) | ExistingAction::Patch(Some(patch)) => (
+                WriteResult::of(cluster, Method::PATCH, &paths.object, MERGE_PATCH, patch).await?,
+                Outcome::Patched,
+            ),
+            ExistingAction::MaybeReplace | ExistingAction::Replace => {
+                (self.replace(prepared, &paths.object, existing, &mut dropped).await?, Outcome::Replaced)
             }
         };
         Ok(match result {
             WriteResult::Written(changed, headers) => {
-                let warnings = shown_warnings(&attempt.object, &headers);
+                let mut warnings = shown_warnings(&attempt.object, &headers);
+                warnings.extend(dropped.warnings(&attempt.object));
                 let attempt = RestoreAttempt { outcome, pending, warnings, ..attempt };
                 Some(attempt.with_pruned_fields(prepared, &changed, &headers))
             }
@@ -107,6 +103,27 @@ impl Creator<'_> {
                 Some(RestoreAttempt { retry, ..attempt.failed(refusal) })
             }
         })
+    }
+}
+
+impl Creator<'_> {
+    /// Replaces an existing object; keeps the ports that it has where the backup's cannot be had.
+    async fn replace(
+        &self,
+        prepared: &PreparedObject,
+        path: &str,
+        existing: &Value,
+        dropped: &mut DroppedFields,
+    ) -> Result<WriteResult, RestoreError> {
+        let mut whole = prepared.body.clone();
+        loop {
+            keep_server_fields(&prepared.kind, &mut whole, existing);
+            let result = WriteResult::of(self.cluster, Method::PUT, path, "application/json", &whole).await?;
+            match &result {
+                WriteResult::Refused { status, .. } if dropped.drop_refused(status, &mut whole) => {}
+                _ => return Ok(result),
+            }
+        }
     }
 }
 

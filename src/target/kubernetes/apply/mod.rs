@@ -2,10 +2,11 @@
 
 mod attempt;
 mod create;
+mod dropped_fields;
 pub(crate) mod dry_run;
 mod existing;
 mod outcome_tracker;
-mod restore_state;
+pub(crate) mod restore_state;
 pub(crate) mod second_write;
 pub(crate) mod webhooks;
 
@@ -16,9 +17,9 @@ use futures::StreamExt as _;
 
 use super::{
     ClusterState, DecidedObject, Decider, LiveOwners, MemoryBudget, ObjectDecision, ObjectKey, ObjectRef,
-    Outcome, OutcomeSink, PARALLEL, Refusal, RefusalCause, ResourceStreams, RestoreConfig, RestoreError,
-    RestoreReport, SelectionUsage, ServedKinds, Warning, get_object, is_merged, is_shared_namespace,
-    open_lines, order, path_segment, text, with_budget,
+    Outcome, OutcomeSink, PARALLEL, Refusal, RefusalCause, Requirements, ResourceStreams, RestoreConfig,
+    RestoreError, RestoreReport, SelectionUsage, ServedKinds, Warning, get_object, is_merged,
+    is_shared_namespace, open_lines, order, path_segment, text, with_budget,
 };
 use crate::kubernetes::{Cluster, KindInfo};
 use crate::report::event::Meter;
@@ -43,8 +44,9 @@ pub async fn restore_resources(
     on_outcome: OutcomeSink<'_>,
     meter: &Meter,
 ) -> Result<RestoreReport, RestoreError> {
-    let kinds = order::selected_kinds(streams, config);
     let cluster_state = ClusterState::read(cluster).await?;
+    let mut requirements = Requirements::read(cluster, &cluster_state, streams, config).await?;
+    let kinds = order::selected_kinds(streams, config, &requirements);
     let foreign = cluster_state.is_foreign(config);
     let mut tracker = OutcomeTracker::new(on_outcome, meter, kinds.len());
     tracker.report.foreign = foreign;
@@ -56,7 +58,8 @@ pub async fn restore_resources(
         config,
         cluster_state,
         foreign,
-        shared: RestoreState::default(),
+        shared: RestoreState::new(requirements.take_volumes()),
+        requirements,
         claimed_names: HashMap::new(),
         created_definitions: HashSet::new(),
         tracker,
@@ -85,6 +88,7 @@ struct RestoreRun<'a> {
     tracker: OutcomeTracker<'a>,
     kinds: Vec<KindInfo>,
     usage: SelectionUsage<'a>,
+    requirements: Requirements,
 }
 
 impl RestoreRun<'_> {
@@ -154,7 +158,8 @@ impl RestoreRun<'_> {
         let existing = self.cluster_state.existing_objects(self.cluster, kind, only_objects).await?;
         let (breaker, budget) = (CircuitBreaker::default(), MemoryBudget::default());
         let (target, usage) = (&self.cluster_state.target, &self.usage);
-        let decider = Decider { config: self.config, target, kind, foreign: self.foreign, usage };
+        let (config, foreign, requirements) = (self.config, self.foreign, &self.requirements);
+        let decider = Decider { config, target, kind, foreign, usage, requirements };
         let creator = Creator {
             cluster: self.cluster,
             config: self.config,
@@ -258,7 +263,8 @@ impl RestoreRun<'_> {
                 continue;
             }
             let (target, usage) = (&self.cluster_state.target, &self.usage);
-            let decider = Decider { config: self.config, target, kind, foreign: self.foreign, usage };
+            let (config, foreign, requirements) = (self.config, self.foreign, &self.requirements);
+            let decider = Decider { config, target, kind, foreign, usage, requirements };
             let lines = open_lines(self.streams, kind).await?;
             let writer = SecondWriter {
                 cluster: self.cluster,

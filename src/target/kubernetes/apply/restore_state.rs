@@ -7,10 +7,14 @@ use serde_json::Value;
 
 use crate::kubernetes::{ApiError, Cluster, KindInfo};
 use crate::runtime::lock;
-use crate::target::kubernetes::{ObjectRef, Outcome, Refusal, RefusalCause, get_object, path_segment, text};
+use crate::target::kubernetes::{
+    ObjectRef, Outcome, Refusal, RefusalCause, change::clear_volume_name, get_object, path_segment, text,
+};
 
 #[derive(Debug, Default)]
 pub(crate) struct RestoreState {
+    /// PersistentVolumes of the snapshot that could be restored and are not selected.
+    left_out: HashSet<String>,
     /// Existing PersistentVolumes and their claims.
     volumes: tokio::sync::Mutex<HashMap<String, VolumeBinding>>,
     /// PersistentVolumes that this restore could not create so far.
@@ -18,6 +22,9 @@ pub(crate) struct RestoreState {
     /// Namespaces that were not deleted in time.
     terminating: Mutex<HashSet<String>>,
 }
+
+/// The reason of a claim that is restored without its data.
+pub const NO_DATA: &str = "NoData";
 
 #[derive(Debug)]
 enum VolumeBinding {
@@ -33,8 +40,9 @@ enum VolumeBinding {
 /// The state of the volume that a claim names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ClaimVolume {
-    /// It is not available to the claim.
-    Unavailable,
+    /// It is not available to the claim, which gets an empty one. `is_left_out`: the snapshot holds it, and it
+    /// is not selected.
+    Unavailable { volume: String, is_left_out: bool },
     /// It is available to the claim.
     Available,
     /// It belongs to the claim with this UID; if that is gone, the controller does not bind the volume again.
@@ -46,6 +54,40 @@ pub(crate) enum ClaimVolume {
 }
 
 impl RestoreState {
+    /// Returns the state before a restore; `left_out` are restorable volumes that are not selected.
+    pub(crate) fn new(left_out: HashSet<String>) -> Self {
+        Self { left_out, ..Self::default() }
+    }
+
+    /// Records a volume that a restore will create, for the plan.
+    pub(crate) async fn expect_volume(&self, name: &str, body: &Value) {
+        self.volumes.lock().await.insert(name.to_owned(), VolumeBinding::new(body));
+    }
+
+    /// Returns the state of the volume that a claim names, and removes an unavailable one from the claim.
+    pub(crate) async fn claim_volume(
+        &self,
+        cluster: &Cluster,
+        body: &mut Value,
+        object: &ObjectRef,
+        foreign: bool,
+    ) -> Result<ClaimVolume, ApiError> {
+        let volume = text(body, "/spec/volumeName").to_owned();
+        if object.resource != "persistentvolumeclaims" || volume.is_empty() {
+            return Ok(ClaimVolume::Available);
+        }
+        let volume = self.volume_for(cluster, &volume, object, foreign).await?;
+        if matches!(volume, ClaimVolume::Unavailable { .. }) {
+            clear_volume_name(body);
+        }
+        Ok(volume)
+    }
+
+    fn unavailable(&self, volume: &str) -> ClaimVolume {
+        let is_left_out = self.left_out.contains(volume);
+        ClaimVolume::Unavailable { volume: volume.to_owned(), is_left_out }
+    }
+
     pub(super) fn add_terminating(&self, namespaces: &HashSet<String>) {
         lock(&self.terminating).extend(namespaces.iter().cloned());
     }
@@ -70,7 +112,7 @@ impl RestoreState {
 
     /// Returns the state of the volume that a claim names. `foreign`: the backup's volumes belong to another
     /// cluster.
-    pub(crate) async fn volume_for(
+    async fn volume_for(
         &self,
         cluster: &Cluster,
         volume: &str,
@@ -83,15 +125,15 @@ impl RestoreState {
         }
         let mut volumes = self.volumes.lock().await;
         if !volumes.contains_key(volume) {
-            let Some(name) = path_segment(volume) else { return Ok(ClaimVolume::Unavailable) };
+            let Some(name) = path_segment(volume) else { return Ok(self.unavailable(volume)) };
             match get_object(cluster, &format!("/api/v1/persistentvolumes/{name}")).await? {
                 Ok(found) => volumes.insert(volume.to_owned(), VolumeBinding::new(&found)),
                 Err(status) => {
                     let refusal =
                         Refusal::new(&KindInfo::from_path_parts("", "v1", "persistentvolumes"), &status);
                     return Ok(match (status.code, refusal.cause) {
-                        (404, _) => ClaimVolume::Unavailable,
-                        (_, RefusalCause::Right) if foreign => ClaimVolume::Unavailable,
+                        (404, _) => self.unavailable(volume),
+                        (_, RefusalCause::Right) if foreign => self.unavailable(volume),
                         (_, RefusalCause::Right) => ClaimVolume::Unreadable(refusal),
                         _ => ClaimVolume::Pending(refusal),
                     });
@@ -109,7 +151,7 @@ impl RestoreState {
                     ClaimVolume::BoundTo(uid.clone())
                 }
             }
-            Some(VolumeBinding::Claimed { .. }) | None => ClaimVolume::Unavailable,
+            Some(VolumeBinding::Claimed { .. }) | None => self.unavailable(volume),
         })
     }
 }
@@ -137,6 +179,18 @@ impl ClaimVolume {
                 "its volume exists and is bound to the deleted claim; restore the volume as well, with \
                  --existing patch",
             )),
+            Self::Unavailable { volume, is_left_out } if created => {
+                let what = match is_left_out {
+                    true => format!(
+                        "it gets an empty volume: its own, {volume}, is in the snapshot and is not selected (--object \
+                         persistentvolumes/{volume} selects it)"
+                    ),
+                    false => format!(
+                        "it gets an empty volume: the data of {volume} is not restored with the resources"
+                    ),
+                };
+                Some(Refusal::not_sent(NO_DATA, what))
+            }
             // Without its volume the new claim would get an empty one.
             Self::Unreadable(refusal) if created => {
                 Some(Refusal { reason: "VolumeUnseen".to_owned(), ..refusal })

@@ -1,5 +1,7 @@
 //! Webhooks, and the readiness of the Services behind them.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::Value;
 
 use crate::kubernetes::{ApiError, Cluster, KindInfo};
@@ -44,16 +46,16 @@ impl Backend {
     }
 }
 
-/// Returns the Services that `object` sends requests to and that must answer. Without them it would refuse
-/// other writes.
-pub(crate) fn backends(kind: &KindInfo, object: &Value) -> Vec<Backend> {
+/// Returns the Services that `object` sends requests to and that must answer, each once. Without them it would
+/// refuse other writes.
+pub(crate) fn backends(kind: &KindInfo, object: &Value) -> BTreeSet<Backend> {
     match kind.group.as_str() {
         "apiregistration.k8s.io" => Backend::of(object.pointer("/spec/service")).into_iter().collect(),
         "admissionregistration.k8s.io" => each(object, "/webhooks")
             .filter(|hook| text(hook, "/failurePolicy") != "Ignore")
             .filter_map(|hook| Backend::of(hook.pointer("/clientConfig/service")))
             .collect(),
-        _ => Vec::new(),
+        _ => BTreeSet::new(),
     }
 }
 
@@ -63,13 +65,21 @@ pub(crate) struct UnreachableWebhooks(Vec<(String, Vec<Value>)>);
 
 impl UnreachableWebhooks {
     pub(crate) async fn read(cluster: &Cluster) -> Result<Self, ApiError> {
-        let mut dead = Vec::new();
+        let (mut dead, mut known) = (Vec::new(), BTreeMap::new());
         for plural in ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"] {
             let path = format!("/apis/admissionregistration.k8s.io/v1/{plural}");
             let Ok(all) = get_object(cluster, &path).await? else { continue };
             for hook in each(&all, "/items").flat_map(|config| each(config, "/webhooks")) {
                 let Some(backend) = Backend::of(hook.pointer("/clientConfig/service")) else { continue };
-                if text(hook, "/failurePolicy") != "Ignore" && !backend.is_ready(cluster).await? {
+                if text(hook, "/failurePolicy") == "Ignore" {
+                    continue;
+                }
+                let is_ready = match known.get(&backend) {
+                    Some(is_ready) => *is_ready,
+                    None => backend.is_ready(cluster).await?,
+                };
+                known.insert(backend, is_ready);
+                if !is_ready {
                     let rules = each(hook, "/rules").cloned().collect();
                     dead.push((text(hook, "/name").to_owned(), rules));
                 }

@@ -1,10 +1,17 @@
 //! Compares an existing object with the one that a restore would create.
 
-use serde_json::{Map, Value, json};
+use std::collections::HashMap;
 
-use super::{Changes, NodePorts, StripOptions, strip_fields};
-use crate::kubernetes::KindInfo;
-use crate::target::kubernetes::{each, map_mut, text};
+use serde_json::{Value, json};
+
+use super::{
+    Changes, NodePorts, StripOptions,
+    difference::{differs, is_equal, missing},
+    server_fields::port_key,
+    strip_fields,
+};
+use crate::kubernetes::{KindInfo, count_step};
+use crate::target::kubernetes::{each, each_mut, map_mut, text};
 
 /// Label that the server sets to the namespace's own name.
 const OWN_NAME: &str = "kubernetes.io/metadata.name";
@@ -38,7 +45,7 @@ pub(crate) fn compare(kind: &KindInfo, other_version: bool, wanted: &Value, exis
         patch.get_or_insert_with(|| json!({}));
         patch.iter_mut().for_each(|patch| merge(patch, &claim));
     }
-    Comparison { patch, has_more: !other_version && missing(&now, Some(&wanted), true).is_some() }
+    Comparison { patch, has_more: !other_version && differs(&now, &wanted) }
 }
 
 /// Returns the object without the fields that its writers do not set.
@@ -55,39 +62,6 @@ fn user_fields(kind: &KindInfo, mut object: Value, status: bool) -> Value {
     object
 }
 
-/// Returns the part of `wanted` that is not in `existing`, as a merge patch. A list that differs is replaced
-/// whole. With `exact`, list elements must not have more fields than wanted.
-fn missing(wanted: &Value, existing: Option<&Value>, exact: bool) -> Option<Value> {
-    match (wanted, existing) {
-        // A missing field, an empty list and an empty map are equivalent.
-        (Value::Null, None) => None,
-        (Value::Array(list), None) if list.is_empty() => None,
-        (Value::Object(map), None) if map.is_empty() => None,
-        (Value::Object(wanted), Some(Value::Object(existing))) => {
-            let patch: Map<String, Value> = wanted
-                .iter()
-                .filter_map(|(name, value)| Some((name.clone(), missing(value, existing.get(name), exact)?)))
-                .collect();
-            (!patch.is_empty()).then_some(Value::Object(patch))
-        }
-        (Value::Array(all), Some(Value::Array(have))) => {
-            let fits = |one: &Value, other: &Value| {
-                missing(one, Some(other), exact).is_none()
-                    && !(exact && missing(other, Some(one), exact).is_some())
-            };
-            let same = all.len() == have.len() && all.iter().zip(have).all(|(one, other)| fits(one, other));
-            (!same).then(|| wanted.clone())
-        }
-        (wanted, Some(existing)) if wanted == existing => None,
-        (wanted, _) => Some(wanted.clone()),
-    }
-}
-
-/// True if `existing` lacks a field of `wanted` or has another value for it.
-pub(crate) fn differs(wanted: &Value, existing: &Value) -> bool {
-    missing(wanted, Some(existing), true).is_some()
-}
-
 /// True if `existing` is a released PersistentVolume of the same claim. It names the UID of a deleted claim,
 /// so it stays unbound until that UID is cleared.
 fn is_released_volume(kind: &KindInfo, wanted: &Value, existing: &Value) -> bool {
@@ -100,6 +74,7 @@ fn is_released_volume(kind: &KindInfo, wanted: &Value, existing: &Value) -> bool
 
 /// Merges a patch as the server does (RFC 7396), but keeps the nulls.
 pub(crate) fn merge(into: &mut Value, patch: &Value) {
+    count_step();
     match (into.as_object_mut(), patch.as_object()) {
         (Some(map), Some(patch)) => {
             for (field, value) in patch {
@@ -144,18 +119,22 @@ pub(crate) fn keep_server_fields(kind: &KindInfo, wanted: &mut Value, existing: 
         {
             spec.entry("healthCheckNodePort").or_insert(port);
         }
-        let given: Vec<Value> = each(existing, "/spec/ports").cloned().collect();
-        for port in wanted.pointer_mut("/spec/ports").and_then(Value::as_array_mut).into_iter().flatten() {
-            let same = given
-                .iter()
-                .find(|other| other["port"] == port["port"] && other["protocol"] == port["protocol"]);
-            if let Some(number) = same.and_then(|other| other.get("nodePort"))
+        let given = assigned_ports(existing);
+        for port in each_mut(wanted, "/spec/ports") {
+            if let Some(number) = given.get(&port_key(port)).cloned()
                 && let Some(port) = port.as_object_mut()
             {
-                port.entry("nodePort").or_insert_with(|| number.clone());
+                port.entry("nodePort").or_insert(number);
             }
         }
     }
+}
+
+/// Returns the node ports of a Service, by port and protocol.
+fn assigned_ports(service: &Value) -> HashMap<String, Value> {
+    let numbered =
+        each(service, "/spec/ports").filter_map(|port| Some((port_key(port), port.get("nodePort")?)));
+    numbered.map(|(key, number)| (key, number.clone())).collect()
 }
 
 /// True if two Jobs have the same pod template, apart from the labels that the server sets in each.
@@ -163,7 +142,7 @@ fn has_same_template(kind: &KindInfo, wanted: &Value, existing: &Value) -> bool 
     let template =
         |object: &Value| user_fields(kind, object.clone(), true).pointer("/spec/template").cloned();
     let (wanted, existing) = (template(wanted).unwrap_or_default(), template(existing).unwrap_or_default());
-    missing(&wanted, Some(&existing), true).is_none() && missing(&existing, Some(&wanted), true).is_none()
+    is_equal(Some(&wanted), Some(&existing))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::Changes;
-use crate::kubernetes::KindInfo;
+use crate::kubernetes::{KindInfo, count_step};
 use crate::plan::Mapping;
 use crate::target::kubernetes::{each_mut, map_mut};
 
@@ -57,6 +57,7 @@ fn mapped(host: &str, mapping: &Mapping) -> Option<String> {
 
 /// Calls `with` for each value at `pointer`.
 pub(crate) fn for_each_at(value: &mut Value, pointer: &str, with: &mut dyn FnMut(&mut Value)) {
+    count_step();
     match pointer.split_once("/*") {
         None => {
             if let Some(found) = value.pointer_mut(pointer) {

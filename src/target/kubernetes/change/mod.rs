@@ -1,21 +1,28 @@
 //! Changes an object on its way into the cluster, in this order: cuts, version, mapping, modifiers.
 
 mod comparison;
+mod difference;
 mod hosts;
 mod mapping;
 mod modify;
 mod server_fields;
 mod versions;
 
+use std::collections::HashSet;
+
 use serde::Serialize;
 use serde_json::Value;
 
-pub(crate) use comparison::{Comparison, compare, differs, keep_server_fields, merge};
+use crate::kubernetes::count_step;
+
+pub(crate) use comparison::{Comparison, compare, keep_server_fields, merge};
+pub(crate) use difference::differs;
 pub(crate) use mapping::apply_mapping;
 pub(crate) use modify::apply_modifiers;
 pub use modify::{Modifier, ModifierError};
 pub(crate) use server_fields::{
-    NodePorts, StripOptions, clear_volume_name, strip_fields, without_families, without_node_ports,
+    NodePorts, StripOptions, clear_volume_name, remove_health_check_port, remove_node_port, strip_fields,
+    without_families, without_node_ports,
 };
 pub(crate) use versions::{ApiMove, api_move};
 
@@ -69,13 +76,18 @@ impl std::fmt::Display for Change {
     }
 }
 
+/// The changes of one object, each once, in the order in which they are made.
 #[derive(Debug, Default)]
-pub(crate) struct Changes(Vec<Change>);
+pub(crate) struct Changes {
+    all: Vec<Change>,
+    known: HashSet<Change>,
+}
 
 impl Changes {
     pub(crate) fn add(&mut self, change: Change) {
-        if !self.0.contains(&change) {
-            self.0.push(change);
+        count_step();
+        if self.known.insert(change.clone()) {
+            self.all.push(change);
         }
     }
 
@@ -99,6 +111,6 @@ impl Changes {
     }
 
     pub(crate) fn into_vec(self) -> Vec<Change> {
-        self.0
+        self.all
     }
 }

@@ -1,10 +1,12 @@
 //! Removes fields from an object before it is created: those that the server sets, and those that tie it to
 //! its old cluster.
 
-use serde_json::Value;
+use std::collections::{BTreeSet, HashMap};
+
+use serde_json::{Value, json};
 
 use super::Changes;
-use crate::kubernetes::KindInfo;
+use crate::kubernetes::{KindInfo, count_step};
 use crate::target::kubernetes::{annotation, each, each_mut, map_mut, text};
 
 /// Metadata that the server or a second write sets.
@@ -76,7 +78,7 @@ pub(crate) fn strip_fields(
     let resource = kind.resource();
     // Chosen ports are read from managedFields, which are removed below.
     let has_ports = resource == "services" && options.node_ports == NodePorts::Chosen;
-    let ports = if has_ports { chosen_node_ports(object) } else { Vec::new() };
+    let ports = if has_ports { chosen_node_ports(object) } else { BTreeSet::new() };
     if options.status
         && let Some(root) = object.as_object_mut()
     {
@@ -125,7 +127,7 @@ fn drop_fields(object: &mut Value, pointer: &str, fields: &[&str], changes: &mut
 }
 
 /// Removes addresses and ports, which the new cluster assigns. A `clusterIP` of "None" is a setting.
-fn service(object: &mut Value, options: StripOptions, explicit: &[u64], changes: &mut Changes) {
+fn service(object: &mut Value, options: StripOptions, explicit: &BTreeSet<u64>, changes: &mut Changes) {
     if text(object, "/spec/clusterIP") != "None" {
         drop_fields(object, "/spec", &["clusterIP", "clusterIPs"], changes);
     }
@@ -150,33 +152,41 @@ fn service(object: &mut Value, options: StripOptions, explicit: &[u64], changes:
 }
 
 /// Returns the node ports that a user chose, according to kubectl apply or a field manager.
-fn chosen_node_ports(object: &Value) -> Vec<u64> {
-    let mut ports = Vec::new();
+fn chosen_node_ports(object: &Value) -> BTreeSet<u64> {
+    let mut chosen = BTreeSet::new();
     let applied = annotation(object, "kubectl.kubernetes.io/last-applied-configuration")
         .and_then(|text| serde_json::from_str::<Value>(text).ok())
         .unwrap_or_default();
-    ports.extend(each(&applied, "/spec/ports").filter_map(|port| port.get("nodePort")?.as_u64()));
-    ports.extend(applied.pointer("/spec/healthCheckNodePort").and_then(Value::as_u64));
+    chosen.extend(each(&applied, "/spec/ports").filter_map(|port| port.get("nodePort")?.as_u64()));
+    chosen.extend(applied.pointer("/spec/healthCheckNodePort").and_then(Value::as_u64));
+    let mut given: HashMap<String, Vec<u64>> = HashMap::new();
+    for port in each(object, "/spec/ports") {
+        if let Some(number) = port.get("nodePort").and_then(Value::as_u64) {
+            given.entry(port_key(port)).or_default().push(number);
+            // A manager may name a port without its protocol.
+            given.entry(port_key(&json!({"port": port["port"]}))).or_default().push(number);
+        }
+    }
     for manager in each(object, "/metadata/managedFields") {
         let Some(spec) = manager.pointer("/fieldsV1/f:spec") else { continue };
         if spec.get("f:healthCheckNodePort").is_some() {
-            ports.extend(object.pointer("/spec/healthCheckNodePort").and_then(Value::as_u64));
+            chosen.extend(object.pointer("/spec/healthCheckNodePort").and_then(Value::as_u64));
         }
         let Some(owned) = spec.get("f:ports").and_then(Value::as_object) else { continue };
         for name in owned.iter().filter(|(_, of)| of.get("f:nodePort").is_some()).map(|(name, _)| name) {
-            // The key is as in k:{"port":80,"protocol":"TCP"}.
-            let key: Value =
-                name.strip_prefix("k:").and_then(|key| serde_json::from_str(key).ok()).unwrap_or_default();
-            let same = |port: &&Value| {
-                port.get("port") == key.get("port")
-                    && key.get("protocol").is_none_or(|protocol| port.get("protocol") == Some(protocol))
-            };
-            ports.extend(
-                each(object, "/spec/ports").filter(same).filter_map(|port| port.get("nodePort")?.as_u64()),
-            );
+            // The key is as in k:{"port":80,"protocol":"TCP"}. Each is used once, so that the next manager
+            // with the same key costs nothing.
+            let key: Option<Value> = name.strip_prefix("k:").and_then(|key| serde_json::from_str(key).ok());
+            chosen.extend(key.and_then(|key| given.remove(&port_key(&key))).unwrap_or_default());
         }
     }
-    ports
+    chosen
+}
+
+/// Returns the port and the protocol by which a Service's entry is known.
+pub(super) fn port_key(port: &Value) -> String {
+    count_step();
+    format!("{} {}", port["port"], port["protocol"])
 }
 
 /// Removes the node ports of a Service, for when they are in use.
@@ -186,6 +196,16 @@ pub(crate) fn without_node_ports(object: &mut Value) -> bool {
         any |= port.remove("nodePort").is_some();
     }
     any
+}
+
+/// Removes the node port of one entry of a Service, and returns it.
+pub(crate) fn remove_node_port(object: &mut Value, index: usize) -> Option<Value> {
+    map_mut(object, &format!("/spec/ports/{index}"))?.remove("nodePort")
+}
+
+/// Removes the port of a Service's health check, and returns it.
+pub(crate) fn remove_health_check_port(object: &mut Value) -> Option<Value> {
+    map_mut(object, "/spec")?.remove("healthCheckNodePort")
 }
 
 /// Removes the address families of a Service, for when the cluster does not have them.
@@ -255,7 +275,6 @@ fn definition(object: &mut Value, changes: &mut Changes) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn services() -> KindInfo {
         KindInfo::from_path_parts("", "v1", "services")

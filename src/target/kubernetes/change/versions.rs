@@ -191,6 +191,9 @@ fn webhooks(object: &mut Value) -> Result<(), &'static str> {
     Ok(())
 }
 
+/// The most versions of a definition that is converted: each gets a copy of what once applied to all.
+const MAX_VERSIONS: usize = 100;
+
 /// Copies the settings that once applied to all versions into each version.
 fn definition(object: &mut Value) -> Result<(), &'static str> {
     let Some(spec) = map_mut(object, "/spec") else { return Err("a definition without spec") };
@@ -201,6 +204,10 @@ fn definition(object: &mut Value) -> Result<(), &'static str> {
     if !spec.contains_key("versions") {
         let name = version.ok_or("a definition without a version")?;
         spec.insert("versions".into(), json!([{"name": name, "served": true, "storage": true}]));
+    }
+    let versions = spec.get("versions").and_then(Value::as_array).map_or(0, Vec::len);
+    if versions > MAX_VERSIONS {
+        return Err("a definition of more than a hundred versions, each of which would get the whole schema");
     }
     let preserve = spec.remove("preserveUnknownFields") != Some(Value::Bool(false));
     for of in spec.get_mut("versions").and_then(Value::as_array_mut).into_iter().flatten() {

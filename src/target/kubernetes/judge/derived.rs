@@ -20,6 +20,8 @@ pub enum Skip {
     Git(GitTool),
     /// The object holds kbak's own keys.
     OwnKeys,
+    /// The object, its namespace or its definition was being deleted when the backup was made.
+    BeingDeleted,
 }
 
 /// The reason why an object is derived.

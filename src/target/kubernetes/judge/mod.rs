@@ -9,13 +9,16 @@ mod kbak_objects;
 mod ownership;
 mod reconcile;
 mod side_effects;
+#[cfg(test)]
+mod step_bounds;
 
 use serde_json::Value;
 
 use super::{
-    ObjectRef, OwnerReference, Refusal, RestoreConfig, SelectionUsage, ServedKind, ServedKinds, api_paths,
+    ObjectRef, OwnerReference, Refusal, Requirements, RestoreConfig, SelectionUsage, ServedKind, ServedKinds,
+    StoredObject, api_paths,
     change::{self, ApiMove, Change, Changes, Comparison, NodePorts},
-    each, text,
+    each, text, too_deep_refusal,
 };
 use crate::kubernetes::KindInfo;
 use crate::plan::{Permission, Scope, SideEffect};
@@ -26,10 +29,10 @@ pub use gitops::GitTool;
 pub(crate) use gitops::TRACKING_MARKS;
 pub use infrastructure::Infrastructure;
 pub(crate) use ownership::{
-    FIELD_MANAGER, PendingWrites, SecondWrite, has_restore_manager, is_unchanged_since_restore,
-    may_be_from_restore, reset_observed_generation,
+    FIELD_MANAGER, PendingWrites, SecondWrite, has_restore_manager, may_be_from_restore,
+    reset_observed_generation,
 };
-pub(crate) use reconcile::{ExistingAction, lost_fields, matches_existing, reconcile};
+pub(crate) use reconcile::{ExistingAction, lacks_fields, lost_fields, matches_existing, reconcile};
 
 /// The decision about an object by itself.
 #[derive(Debug)]
@@ -89,35 +92,42 @@ pub(crate) struct Decider<'a> {
     /// True if the target is another cluster than that of the backup and does not take its place.
     pub(crate) foreign: bool,
     pub(crate) usage: &'a SelectionUsage<'a>,
+    pub(crate) requirements: &'a Requirements,
 }
 
 impl Decider<'_> {
     /// Decides about the object of a line; none if it is not selected.
     pub(crate) fn decide(&self, line: &[u8]) -> Result<Option<DecidedObject>, &'static str> {
-        let object: Value = serde_json::from_slice(line).map_err(|_| "it is not JSON")?;
-        let named = ObjectRef::stored(self.kind, &object);
+        let stored = StoredObject::parse(line)?;
+        let object = stored.known();
+        let named = ObjectRef::stored(self.kind, object);
         if named.name.is_empty() {
             return Err("it is not an object with a name");
         }
         if self.kind.namespaced && named.namespace.is_empty() {
             return Err("it has no namespace");
         }
-        if !self.usage.selects(&named, self.kind.namespaced, &object) {
+        if !self.usage.selects_or_requires(&named, self.kind.namespaced, object, self.requirements) {
             return Ok(None);
         }
-        Ok(Some(self.decide_selected(named, object)))
+        Ok(Some(self.decide_selected(named, stored)))
     }
 
-    fn decide_selected(&self, named: ObjectRef, object: Value) -> DecidedObject {
+    fn decide_selected(&self, named: ObjectRef, stored: StoredObject) -> DecidedObject {
+        let (object, is_whole) = match stored {
+            StoredObject::Whole(object) => (object, true),
+            StoredObject::TooDeep(object) => (object, false),
+        };
         let namespace = if named.resource == "namespaces" { &named.name } else { &named.namespace };
         let mapped = self.config.is_mapped(namespace);
         let old_uid = text(&object, "/metadata/uid").to_owned();
         let helm_moved = mapped && gitops::is_helm_release(self.kind, &object);
-        let skip = self.skip(&object, mapped);
+        let skip = skip_reason(self.config, self.requirements, self.kind, &named, &object);
         self.usage.record_skip(&named, self.kind.namespaced, skip);
         let mut changes = Changes::default();
         let decision = match skip {
             Some(skip) => ObjectDecision::Skip(skip),
+            None if !is_whole => ObjectDecision::Invalid(too_deep_refusal()),
             None => self
                 .prepare(&named, object, self.foreign || mapped, &mut changes)
                 .unwrap_or_else(|decision| decision),
@@ -143,24 +153,6 @@ impl Decider<'_> {
             to.clone_into(space);
         }
         object
-    }
-
-    fn skip(&self, object: &Value, mapped: bool) -> Option<Skip> {
-        if let Some(why) = derived::derived_reason(self.kind, object) {
-            return Some(Skip::Derived(why));
-        }
-        if kbak_objects::holds_own_keys(self.kind, object) {
-            return Some(Skip::OwnKeys);
-        }
-        if let Some(why) = infrastructure::infrastructure_reason(self.kind, object, self.config.profile) {
-            return Some(Skip::Infrastructure(why));
-        }
-        // A mapped namespace is not in Git, so its objects are restored by default.
-        let data = self.config.scope.map_or(!mapped, |scope| scope == Scope::Data);
-        if !data || gitops::is_prerequisite(self.kind) {
-            return None;
-        }
-        gitops::git_tool_of(self.kind, object).map(Skip::Git)
     }
 
     /// Returns the object as it is sent, or the reason why it is not.
@@ -241,6 +233,35 @@ impl Decider<'_> {
         object["kind"] = Value::from(kind.kind.clone());
         Ok(Some(kind.clone()))
     }
+}
+
+/// Returns the rule that leaves out a selected object, if one does.
+pub(crate) fn skip_reason(
+    config: &RestoreConfig,
+    requirements: &Requirements,
+    kind: &KindInfo,
+    named: &ObjectRef,
+    object: &Value,
+) -> Option<Skip> {
+    if let Some(why) = derived::derived_reason(kind, object) {
+        return Some(Skip::Derived(why));
+    }
+    if requirements.was_being_deleted(kind, named, object) && !config.names_object(kind, named) {
+        return Some(Skip::BeingDeleted);
+    }
+    if kbak_objects::holds_own_keys(kind, object) {
+        return Some(Skip::OwnKeys);
+    }
+    if let Some(why) = infrastructure::infrastructure_reason(kind, object, config.profile) {
+        return Some(Skip::Infrastructure(why));
+    }
+    // A mapped namespace is not in Git, so its objects are restored by default.
+    let namespace = if named.resource == "namespaces" { &named.name } else { &named.namespace };
+    let data = config.scope.map_or(!config.is_mapped(namespace), |scope| scope == Scope::Data);
+    if !data || gitops::is_prerequisite(kind) {
+        return None;
+    }
+    gitops::git_tool_of(kind, object).map(Skip::Git)
 }
 
 /// True if several namespaces mapped to one name count as one object. Its labels are those of the first.

@@ -1,10 +1,12 @@
 //! Detects objects that a restore created and the second writes that they still need, by the field managers
 //! that the server records.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
-use crate::kubernetes::KindInfo;
-use crate::target::kubernetes::{OwnerReference, change::differs, each, each_mut, text};
+use crate::kubernetes::{KindInfo, count_step};
+use crate::target::kubernetes::{OwnerReference, OwnerSet, change::differs, each, each_mut, text};
 
 pub(crate) const FIELD_MANAGER: &str = "kbak";
 
@@ -16,7 +18,7 @@ pub(crate) struct SecondWrite {
     /// True if a modifier set the owners; they are then part of the create.
     modified: bool,
     /// The managers of its fields, if any used apply: only those need a second write.
-    managers: Vec<FieldManager>,
+    managers: HashSet<FieldManager>,
     /// The status, if its restore was requested.
     status: Option<Value>,
     /// True if the backup has another version of the API, in which the status may differ.
@@ -24,11 +26,12 @@ pub(crate) struct SecondWrite {
 }
 
 /// A field manager's name, operation, subresource and time.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Hash)]
 struct FieldManager([String; 4]);
 
 impl FieldManager {
     fn new(entry: &Value) -> Self {
+        count_step();
         Self(["/manager", "/operation", "/subresource", "/time"].map(|part| text(entry, part).to_owned()))
     }
 }
@@ -129,7 +132,8 @@ impl SecondWrite {
             each(existing, "/metadata/ownerReferences").map(OwnerReference::new).collect();
         // An owner may be listed twice, also by the UID of a deleted one.
         let all_in = |these: &[OwnerReference], those: &[OwnerReference]| {
-            these.iter().all(|a| those.iter().any(|b| a.same_owner(b)))
+            let those = OwnerSet::new(those);
+            these.iter().all(|owner| those.contains(owner))
         };
         match (all_in(&owners, &self.owners), all_in(&self.owners, &owners)) {
             (true, true) => OwnerComparison::Same,
@@ -189,13 +193,6 @@ pub(crate) fn has_restore_manager(existing: &Value) -> bool {
 /// True if a restore may have created it: the server records no writer for an object without fields.
 pub(crate) fn may_be_from_restore(existing: &Value) -> bool {
     has_restore_manager(existing) || each(existing, "/metadata/managedFields").next().is_none()
-}
-
-/// True if a restore created it and only its status was written since. It is then as created, even if an
-/// admission webhook changed it.
-pub(crate) fn is_unchanged_since_restore(existing: &Value) -> bool {
-    let quiet = |fields: &Value| text(fields, "/manager") == FIELD_MANAGER || is_of_status(fields);
-    has_restore_manager(existing) && each(existing, "/metadata/managedFields").all(quiet)
 }
 
 fn is_of_status(fields: &Value) -> bool {

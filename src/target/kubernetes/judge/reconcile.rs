@@ -2,9 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{
-    PendingWrites, PreparedObject, SecondWrite, is_merged, is_unchanged_since_restore, side_effects,
-};
+use super::{PendingWrites, PreparedObject, SecondWrite, is_merged, side_effects};
+use crate::kubernetes::count_step;
 use crate::plan::ExistingPolicy;
 use crate::target::kubernetes::{ObjectRef, RestoreConfig, change::merge};
 
@@ -15,8 +14,10 @@ const MAX_NAMED: usize = 8;
 pub(crate) enum ExistingAction {
     /// It equals the backup and is left unchanged.
     Unchanged,
-    /// It differs from the backup but may be as a restore created it; a dry run decides.
+    /// It differs from the backup but may be as a restore would create it; a dry run decides.
     MaybeAsCreated,
+    /// It is replaced, unless a dry run shows that this would change nothing.
+    MaybeReplace,
     /// It differs and is left unchanged.
     Differs,
     /// Others share it; this merge patch adds the fields of the backup.
@@ -35,7 +36,7 @@ impl ExistingAction {
             // The other users of a shared object decide its owners.
             Self::Unchanged | Self::Merge(_) => second_write.unfinished(existing),
             Self::Patch(_) => second_write.after_patch(existing),
-            Self::Replace => second_write.after_create(),
+            Self::MaybeReplace | Self::Replace => second_write.after_create(),
         }
     }
 }
@@ -56,7 +57,12 @@ pub(crate) fn reconcile(
     let is_same = comparison.is_same() && owned;
     let status = || second_write.lacks_status(existing);
     match (config.existing, comparison.patch) {
-        (Some(ExistingPolicy::Replace), _) if !is_same => ExistingAction::Replace,
+        (Some(ExistingPolicy::Replace), patch) if !is_same => {
+            match owned && !sets_missing(existing, &patch) {
+                true => ExistingAction::MaybeReplace,
+                false => ExistingAction::Replace,
+            }
+        }
         (Some(ExistingPolicy::Replace), _) if status() => ExistingAction::Patch(None),
         // A patch keeps fields that only the cluster has.
         (Some(ExistingPolicy::Patch), patch) => {
@@ -66,15 +72,24 @@ pub(crate) fn reconcile(
         }
         _ if is_same => ExistingAction::Unchanged,
         (_, patch) if is_merged(object) => patch.map_or(ExistingAction::Unchanged, ExistingAction::Merge),
-        (_, patch)
-            if owned
-                && is_unchanged_since_restore(existing)
-                && !patch.as_ref().is_some_and(|patch| lacks_fields(existing, patch)) =>
-        {
-            ExistingAction::MaybeAsCreated
-        }
+        (_, patch) if owned && !sets_missing(existing, &patch) => ExistingAction::MaybeAsCreated,
         _ => ExistingAction::Differs,
     }
+}
+
+impl PreparedObject {
+    /// Returns the action for an existing object with its owners that the server would not change.
+    pub(crate) fn unchanged(&self, existing: &Value) -> ExistingAction {
+        match self.second_write.lacks_status(existing) {
+            true => ExistingAction::Patch(None),
+            false => ExistingAction::Unchanged,
+        }
+    }
+}
+
+/// True if a patch sets fields that `existing` lacks: no default or webhook explains that.
+fn sets_missing(existing: &Value, patch: &Option<Value>) -> bool {
+    patch.as_ref().is_some_and(|patch| lacks_fields(existing, patch))
 }
 
 /// Adds the owners of `body` to a patch: owners that a modifier chose are part of the object itself.
@@ -98,34 +113,44 @@ pub(crate) fn lost_fields(prepared: &PreparedObject, answer: &Value) -> Vec<Stri
     if prepared.kind.group.contains('.')
         && let Some(patch) = prepared.compare(answer).patch
     {
-        collect_missing(answer, &patch, "", &mut fields);
+        collect_missing(answer, &patch, &mut String::new(), &mut fields);
     }
     fields
 }
 
-fn lacks_fields(existing: &Value, wanted: &Value) -> bool {
+/// True if `existing` lacks fields that `wanted` sets.
+pub(crate) fn lacks_fields(existing: &Value, wanted: &Value) -> bool {
     let mut fields = Vec::new();
-    collect_missing(existing, wanted, "", &mut fields);
+    collect_missing(existing, wanted, &mut String::new(), &mut fields);
     !fields.is_empty()
 }
 
-/// Collects fields that `wanted` sets and `existing` lacks. A field that the server or a webhook changed is not
-/// lacking.
-fn collect_missing(existing: &Value, wanted: &Value, at: &str, fields: &mut Vec<String>) {
+/// Collects fields that `wanted` sets and `existing` lacks, below the path `at`. A field that the server or a
+/// webhook changed is not lacking.
+fn collect_missing(existing: &Value, wanted: &Value, at: &mut String, fields: &mut Vec<String>) {
+    count_step();
+    let length = at.len();
     match (existing, wanted) {
         (Value::Object(existing), Value::Object(wanted)) => {
             for (name, wanted) in wanted {
-                let at = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
-                match existing.get(name) {
-                    Some(existing) => collect_missing(existing, wanted, &at, fields),
-                    None if wanted.is_null() || is_empty(wanted) || fields.len() >= MAX_NAMED => {}
-                    None => fields.push(at),
+                if fields.len() >= MAX_NAMED {
+                    return;
                 }
+                at.push_str(if length == 0 { "" } else { "." });
+                at.push_str(name);
+                match existing.get(name) {
+                    Some(existing) => collect_missing(existing, wanted, at, fields),
+                    None if wanted.is_null() || is_empty(wanted) => {}
+                    None => fields.push(at.clone()),
+                }
+                at.truncate(length);
             }
         }
         (Value::Array(existing), Value::Array(wanted)) if existing.len() == wanted.len() => {
             for (number, (existing, wanted)) in existing.iter().zip(wanted).enumerate() {
-                collect_missing(existing, wanted, &format!("{at}[{number}]"), fields);
+                at.push_str(&format!("[{number}]"));
+                collect_missing(existing, wanted, at, fields);
+                at.truncate(length);
             }
         }
         _ => {}

@@ -15,8 +15,10 @@ use crate::kubernetes::{Cluster, KindInfo};
 use crate::plan::Glob;
 use crate::report::event::Meter;
 use crate::target::kubernetes::{
-    ClusterState, DecidedObject, MemoryBudget, ObjectDecision, PARALLEL, ResourceStreams, RestoreConfig,
-    RestoreError, SelectionUsage, apply::webhooks::UnreachableWebhooks, open_lines, order, with_budget,
+    ClusterState, DecidedObject, MemoryBudget, ObjectDecision, PARALLEL, Requirements, ResourceStreams,
+    RestoreConfig, RestoreError, SelectionUsage,
+    apply::{restore_state::RestoreState, webhooks::UnreachableWebhooks},
+    open_lines, order, with_budget,
 };
 
 /// Decides for every stored object what a restore with this config does, without writing. Calls `on_decision`
@@ -31,12 +33,15 @@ pub async fn plan_resources(
     meter: &Meter,
 ) -> Result<Plan, RestoreError> {
     let cluster_state = ClusterState::read(cluster).await?;
-    let kinds = order::selected_kinds(streams, config);
+    let mut requirements = Requirements::read(cluster, &cluster_state, streams, config).await?;
+    let kinds = order::selected_kinds(streams, config, &requirements);
     let mut planner = Planner {
         cluster,
         config,
         foreign: cluster_state.is_foreign(config),
         cluster_state,
+        volumes: RestoreState::new(requirements.take_volumes()),
+        requirements,
         webhooks: UnreachableWebhooks::read(cluster).await?,
         usage: SelectionUsage::new(config),
         dry_run,
@@ -66,6 +71,8 @@ pub async fn plan_resources(
         bytes: counts.bytes,
         owners_lost: counts.owners_lost(cluster, &planner.cluster_state.target).await?,
         absent: planner.usage.unmatched(),
+        has_release_choice: config.release.is_some(),
+        has_existing_choice: config.existing.is_some(),
         ..plan
     })
 }

@@ -11,13 +11,15 @@ use super::{Action, Conflict, Decision, Grade, Wait, counts::ObjectFacts};
 use crate::kubernetes::{ApiError, Cluster, KindInfo};
 use crate::target::kubernetes::{
     ClusterState, DecidedObject, Decider, ExistingAction, ExistingObjects, ObjectDecision, PendingWrites,
-    PreparedObject, Refusal, RefusalCause, RestoreConfig, RestoreError, SelectionUsage,
+    PreparedObject, Refusal, RefusalCause, Requirements, RestoreConfig, RestoreError, SelectionUsage,
+    TOO_DEEP,
     apply::{
-        dry_run::{dry_run, reconcile_with_server},
+        dry_run::{ReconciledAction, dry_run, reconcile_with_server},
+        restore_state::RestoreState,
         second_write::UidMap,
         webhooks::{UnreachableWebhooks, backends},
     },
-    matches_existing,
+    matches_existing, text,
 };
 
 pub(super) struct Planner<'a> {
@@ -28,6 +30,9 @@ pub(super) struct Planner<'a> {
     /// True if the target is another cluster than that of the backup and does not take its place.
     pub(super) foreign: bool,
     pub(super) usage: SelectionUsage<'a>,
+    pub(super) requirements: Requirements,
+    /// The volumes that claims name.
+    pub(super) volumes: RestoreState,
     pub(super) dry_run: bool,
     /// Resources whose definitions this restore creates.
     pub(super) created_definitions: HashSet<String>,
@@ -40,7 +45,7 @@ pub(super) struct Planner<'a> {
 impl Planner<'_> {
     pub(super) fn decider<'b>(&'b self, kind: &'b KindInfo) -> Decider<'b> {
         let (config, target, usage) = (self.config, &self.cluster_state.target, &self.usage);
-        Decider { config, target, kind, foreign: self.foreign, usage }
+        Decider { config, target, kind, foreign: self.foreign, usage, requirements: &self.requirements }
     }
 
     pub(super) async fn decide(
@@ -56,6 +61,7 @@ impl Planner<'_> {
             waits: Vec::new(),
             grade: Grade::Offline,
             refusal: None,
+            incomplete: None,
             second: false,
             digest: String::new(),
         };
@@ -72,7 +78,7 @@ impl Planner<'_> {
             ObjectDecision::Skip(skip) => decision.action = Action::Skip(skip),
             ObjectDecision::Refuse(permission, prepared) => {
                 let existing = match &prepared {
-                    Some(prepared) => self.find(&decision, prepared, listed).await?,
+                    Some(prepared) => self.find(&mut decision, prepared, listed).await?,
                     None => None,
                 };
                 let is_same = prepared
@@ -124,10 +130,12 @@ impl Planner<'_> {
     async fn decide_create(
         &self,
         decision: &mut Decision,
-        prepared: PreparedObject,
+        mut prepared: PreparedObject,
         listed: &ExistingObjects,
         facts: &mut ObjectFacts,
     ) -> Result<(), RestoreError> {
+        let (claim, foreign) = (&decision.object, self.foreign);
+        let volume = self.volumes.claim_volume(self.cluster, &mut prepared.body, claim, foreign).await?;
         let body = Bytes::from(prepared.body.to_string());
         facts.bytes = body.len() as u64;
         facts.pending = prepared.second_write.after_create();
@@ -141,7 +149,13 @@ impl Planner<'_> {
                 decision.grade = Grade::BlockedBy(Wait::ObjectTerminating(decision.object.to_string()));
                 return Ok(());
             }
+            decision.incomplete = volume.remaining_work(text(&existing, "/metadata/uid"), false);
             decision.action = self.existing_action(decision, prepared, &existing, facts).await?;
+            return Ok(());
+        }
+        if decision.refusal.is_some() {
+            facts.pending = PendingWrites::default();
+            decision.action = Action::Conflict(Conflict::Unfit);
             return Ok(());
         }
         if let Some(Wait::Namespace(name)) = &wait
@@ -152,6 +166,22 @@ impl Planner<'_> {
             decision.action = Action::Conflict(Conflict::NoNamespace);
             return Ok(());
         }
+        decision.incomplete = volume.remaining_work("", true);
+        if decision.object.resource == "persistentvolumes" {
+            self.volumes.expect_volume(&decision.object.name, &prepared.body).await;
+        }
+        self.add_waits(decision, &prepared).await?;
+        if self.dry_run {
+            match wait {
+                Some(wait) => decision.grade = Grade::BlockedBy(wait),
+                None => self.ask_server(decision, &prepared, body).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the webhooks and Services that the create of an object waits for.
+    async fn add_waits(&self, decision: &mut Decision, prepared: &PreparedObject) -> Result<(), ApiError> {
         if let Some(hook) = self.webhooks.first_called(&prepared.kind) {
             decision.waits.push(Wait::Webhook(hook.to_owned()));
         }
@@ -162,23 +192,20 @@ impl Planner<'_> {
                 }
             }
         }
-        if self.dry_run {
-            match wait {
-                Some(wait) => decision.grade = Grade::BlockedBy(wait),
-                None => self.ask_server(decision, &prepared, body).await?,
-            }
-        }
         Ok(())
     }
 
     async fn find(
         &self,
-        decision: &Decision,
+        decision: &mut Decision,
         prepared: &PreparedObject,
         listed: &ExistingObjects,
     ) -> Result<Option<Value>, ApiError> {
         let found = listed.find(self.cluster, &prepared.kind, &decision.object).await?;
         if let Some(Err(status)) = &found {
+            if status.reason == TOO_DEEP {
+                decision.refusal = Some(Refusal::new(&prepared.kind, status));
+            }
             self.has_unreadable.fetch_or(status.code == 403, Ordering::Relaxed);
         }
         Ok(found.and_then(Result::ok))
@@ -186,20 +213,25 @@ impl Planner<'_> {
 
     async fn existing_action(
         &self,
-        decision: &Decision,
+        decision: &mut Decision,
         mut prepared: PreparedObject,
         existing: &Value,
         facts: &mut ObjectFacts,
     ) -> Result<Action, ApiError> {
         let (cluster, config, object) = (self.cluster, self.config, &decision.object);
-        let action = reconcile_with_server(cluster, config, object, &mut prepared, existing).await?;
+        let ReconciledAction { action, refusal } =
+            reconcile_with_server(cluster, config, object, &mut prepared, existing).await?;
+        if refusal.is_some() {
+            decision.grade = Grade::Refused;
+            decision.refusal = refusal;
+        }
         facts.is_second_write_only = matches!(action, ExistingAction::Patch(None));
         facts.pending = action.pending_writes(&prepared.second_write, existing);
         Ok(match action {
             ExistingAction::Unchanged => Action::Leave,
             ExistingAction::Differs | ExistingAction::MaybeAsCreated => Action::Conflict(Conflict::Differs),
             ExistingAction::Merge(_) | ExistingAction::Patch(_) => Action::Patch,
-            ExistingAction::Replace => Action::Replace,
+            ExistingAction::MaybeReplace | ExistingAction::Replace => Action::Replace,
         })
     }
 
@@ -211,7 +243,9 @@ impl Planner<'_> {
         body: Bytes,
     ) -> Result<(), ApiError> {
         let Some(paths) = decision.object.api_paths(&prepared.kind) else { return Ok(()) };
-        match dry_run(self.cluster, &Method::POST, &paths.collection, "Strict", body).await? {
+        let sent =
+            dry_run(self.cluster, &Method::POST, &paths.collection, "Strict", "application/json", body);
+        match sent.await? {
             Ok(_) => decision.grade = Grade::DryRun,
             Err(status) => {
                 let refusal = Refusal::new(&prepared.kind, &status);

@@ -125,6 +125,9 @@ pub struct Decision {
     /// The reason against it, in words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refusal: Option<Refusal>,
+    /// The part of the backup that the object will lack.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub incomplete: Option<Refusal>,
     /// True if a second write follows: owners, field managers, status. Also true for an existing object that
     /// an earlier restore did not finish.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -153,6 +156,12 @@ pub struct Plan {
     pub grades: BTreeMap<&'static str, u64>,
     /// The first objects that the server refused in a dry run, and the reasons.
     pub refused: Vec<(ObjectRef, String)>,
+    /// The first objects that will lack a part of the backup, and the part.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub incomplete: Vec<(ObjectRef, String)>,
+    /// The number of these objects.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub incomplete_count: u64,
     /// Objects that are created or changed, without those that need only second writes.
     pub writes: u64,
     /// Objects that need a second write: owners, field managers, status.
@@ -166,9 +175,36 @@ pub struct Plan {
     pub absent: Vec<UnmatchedSelector>,
     /// Notes for the reader of the plan.
     pub notes: Vec<String>,
+    /// True if the config says which effects a copy may have.
+    #[serde(skip)]
+    pub has_release_choice: bool,
+    /// True if the config says how existing objects are treated.
+    #[serde(skip)]
+    pub has_existing_choice: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Plan {
+    /// True if a restore by this plan restores all selected objects, as far as can be foreseen. Objects that
+    /// are held back or differ count as missing, unless the config says how to treat them.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        let is_fine = |action: &Action| match action {
+            Action::Create | Action::Leave | Action::Patch | Action::Replace | Action::Skip(_) => true,
+            Action::Hold(_) => self.has_release_choice,
+            Action::Conflict(Conflict::Differs) => self.has_existing_choice,
+            Action::Refuse(_) | Action::Conflict(_) => false,
+        };
+        self.absent.is_empty()
+            && self.refused.is_empty()
+            && self.incomplete_count == 0
+            && self.sums.iter().all(|sum| is_fine(&sum.action))
+    }
+
     /// Returns the number of objects whose action matches.
     #[must_use]
     pub fn count(&self, which: impl Fn(&Action) -> bool) -> u64 {

@@ -50,6 +50,8 @@ pub(crate) struct Totals {
     waits: BTreeMap<String, u64>,
     grades: BTreeMap<&'static str, u64>,
     refused: Vec<(ObjectRef, String)>,
+    incomplete: Vec<(ObjectRef, String)>,
+    incomplete_count: u64,
     hash: Sha256,
 }
 
@@ -64,7 +66,8 @@ impl Totals {
 
     pub(crate) fn add(&mut self, decision: &Decision) {
         // The extent of the check does not change what a restore does.
-        let sent = (&decision.digest, decision.second);
+        let lacks = decision.incomplete.as_ref().map(|refusal| &refusal.reason);
+        let sent = (&decision.digest, decision.second, lacks);
         self.hash_value(&(&decision.object, &decision.action, &decision.changes, &decision.waits, sent));
         let sum = self.sums.entry(decision.action.clone()).or_insert_with(|| ActionTotal {
             action: decision.action.clone(),
@@ -99,6 +102,12 @@ impl Totals {
         {
             self.refused.push((decision.object.clone(), refusal.to_string()));
         }
+        if let Some(refusal) = &decision.incomplete {
+            self.incomplete_count += 1;
+            if self.incomplete.len() < EXAMPLES {
+                self.incomplete.push((decision.object.clone(), refusal.message.clone()));
+            }
+        }
         let grade = match decision.grade {
             Grade::Offline => "checked offline",
             Grade::DryRun => "taken by the server in a dry run",
@@ -119,6 +128,8 @@ impl Totals {
             waits: self.waits,
             grades: self.grades,
             refused: self.refused,
+            incomplete: self.incomplete,
+            incomplete_count: self.incomplete_count,
             ..Plan::default()
         };
         if self.changes_left_out > 0 {
