@@ -8,7 +8,7 @@ use crate::support::cli_repo::CliRepo;
 use crate::support::control_plane::{ControlPlane, create};
 use crate::support::kinds::define;
 use crate::support::memory_backup::create_namespace;
-use crate::support::program::{command, good};
+use crate::support::program::{command, good, kbak};
 
 const CANARY: &str = "canary-of-a-password";
 
@@ -166,4 +166,63 @@ async fn plan_draft_reflects_cluster_contents_and_existing_tools() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(said.contains("it has: velero/daily, velero/old"), "{said}");
+    values_of_the_chart_hold_the_same_plan(&init, &cli);
+}
+
+/// Values have no paths of this machine, name each Secret to make, and say what they leave out.
+fn values_of_the_chart_hold_the_same_plan(init: &[&str], cli: &CliRepo) {
+    let file = cli.text("values.yaml");
+    let (repo, endpoint) = ("s3://backups/prod", "https://s3.example.eu");
+    let place = ["--repo", repo, "--endpoint", endpoint, "--recipient", &cli.recipient];
+    let values = [init, &place[..], &["--values", &file]].concat();
+    good(&values);
+    let text = std::fs::read_to_string(&file).expect("values");
+    assert!(!text.contains(CANARY) && !text.contains("keyFile") && !text.contains("kubeconfig"), "{text}");
+    let value: Value = serde_saphyr::from_str(&text).expect("YAML");
+    let spec = &value["plan"]["spec"];
+    assert_eq!(value["plan"]["name"], "nightly");
+    assert_eq!(spec["repository"], json!({"url": repo, "endpoint": endpoint}));
+    assert_eq!(spec["recipients"], json!([cli.recipient]));
+    assert_eq!(spec["resources"]["namespaces"]["include"], json!(["shop", "kitchen"]));
+    assert_eq!(spec["resources"]["clusterScoped"], "all");
+    assert_eq!(spec["resources"].get("consistency"), None, "a default is not written: {text}");
+    assert_eq!(spec["retention"], json!({"keepDaily": 30}));
+    assert_eq!(
+        spec["databases"],
+        json!([
+            {"name": "shop-orders-db", "engine": "postgresql", "host": "orders.shop.svc", "port": 5433, "user": "dumper"},
+            {"name": "shop-dump-ledger", "engine": "postgresql", "host": "ledger.example.eu"},
+        ])
+    );
+    assert_eq!(
+        value["databases"],
+        json!([
+            {"name": "shop-orders-db", "existingSecret": "shop-orders-db"},
+            {"name": "shop-dump-ledger", "existingSecret": "shop-dump-ledger"},
+        ])
+    );
+    assert_eq!(value["store"], json!({"existingSecret": "kbak-store"}));
+    let rules = json!([
+        {"apiGroups": ["k8up.io"], "resources": ["schedules"]},
+        {"apiGroups": ["velero.io"], "resources": ["schedules"]},
+    ]);
+    assert_eq!(value["rbac"]["extraRules"], rules);
+    for said in [
+        "kubectl -n shop get secret dumper -o jsonpath='{.data.pw}' | base64 -d |",
+        "kubectl -n kbak create secret generic shop-orders-db --from-file=password=/dev/stdin",
+        "NOT IN THIS PLAN: mysql, Deployment kitchen/blog",
+        "NOT IN THIS PLAN: the claims shop/uploads",
+        "Not taken over from Velero: the hooks freeze",
+    ] {
+        assert!(text.contains(said), "{said:?} is missing:\n{text}");
+    }
+
+    let (code, _, said) = kbak(&values);
+    assert!(code == 2 && said.contains("exists"), "an existing file is kept: {code} {said}");
+    std::fs::remove_file(&file).expect("removed");
+    let (code, _, said) = kbak(&[init, &["--values", &file]].concat());
+    assert!(code == 2 && said.contains("--repo") && said.contains("--recipient"), "{code} {said}");
+    let (code, _, said) = kbak(&[init, &place[..], &["--values", &file, "--writer-key", "x"]].concat());
+    assert!(code == 2 && said.contains("--writer-key"), "{code} {said}");
+    assert!(!std::path::Path::new(&file).exists());
 }

@@ -12,9 +12,10 @@ use crate::cli::shell::console::Console;
 use crate::cli::shell::output::{self, OutputFormat};
 use crate::cli::shell::signals::until_signalled;
 use crate::inventory::existing_backup_tools::read_tool_configs;
-use crate::inventory::plan_draft::PlanDraft;
+use crate::inventory::plan_draft::{PlanDraft, ValuesError};
 use crate::inventory::{InventoryOptions, read_inventory};
-use crate::kubernetes::{ApiError, Cluster, RequestLimits};
+use crate::keys::private_file;
+use crate::kubernetes::{ApiError, Cluster, KindInfo, RequestLimits, discover};
 use crate::plan::{self, ClusterSpec, PlanError, Problem, RepositorySpec, ValidPlan};
 
 /// Arguments of `kbak plan`.
@@ -73,6 +74,11 @@ Examples:
   kbak plan init --from velero/daily > daily.yaml
       with the selection, times and retention of that Schedule of Velero
 
+  kbak plan init --values values.yaml --repo s3://backups/prod --endpoint https://s3.example.eu \\
+      --recipient \"age1…\" --recipient \"age1…\"
+  helm install kbak deploy/chart -n kbak -f values.yaml --set-file signers=kbak.pub
+      as values of the Helm chart, plan and all
+
 Nothing is written to the cluster, and no value of a Secret is read.")]
     Init(Box<PlanInitArgs>),
 }
@@ -89,6 +95,9 @@ pub struct PlanInitArgs {
     /// The writer's key, written by init
     #[arg(long, value_name = "FILE", default_value = "writer.key")]
     pub writer_key: PathBuf,
+    /// Write values of the Helm chart, with the plan in them, to this new file instead
+    #[arg(long, value_name = "FILE", requires_all = ["repo", "recipient"], conflicts_with = "writer_key")]
+    pub values: Option<PathBuf>,
     /// Convert this Schedule of Velero [default: the only one that is not paused]
     #[arg(long, value_name = "NAMESPACE/NAME")]
     pub from: Option<String>,
@@ -132,6 +141,9 @@ fn init(args: &PlanInitArgs, console: &Console) -> Result<Exit, Failure> {
     for recipient in &args.recipient {
         plan::parse_recipient_argument(recipient).map_err(|error| error.failure("--recipient"))?;
     }
+    if let Some(file) = &args.values {
+        private_file::check_free(file)?;
+    }
     let repository = args.store.repo.is_some().then(|| args.store.apply_to(RepositorySpec::default()));
     let display = run_report::start_display(ProgressMode::Auto, console, None);
     let reporter = display.reporter();
@@ -142,11 +154,15 @@ fn init(args: &PlanInitArgs, console: &Console) -> Result<Exit, Failure> {
         let options = InventoryOptions { services: true, ..InventoryOptions::default() };
         let inventory = read_inventory(&cluster, &options, &meter).await.map_err(unreachable)?;
         let tool_configs = read_tool_configs(&cluster).await.map_err(unreachable)?;
+        let kinds = match args.values {
+            Some(_) => discover(&cluster).await.map_err(unreachable)?.kinds,
+            None => Vec::new(),
+        };
         meter.end();
-        Ok((inventory, tool_configs, cluster.server().to_owned()))
+        Ok((inventory, tool_configs, kinds, cluster.server().to_owned()))
     });
     drop(display.finish());
-    let (inventory, tool_configs, server) = found?;
+    let (inventory, tool_configs, kinds, server) = found?;
     // The plan may be stored in another folder, and its relative paths start there.
     let kubeconfig = args.kubeconfig.as_ref().map(std::path::absolute).transpose();
     let kubeconfig = kubeconfig
@@ -164,6 +180,9 @@ fn init(args: &PlanInitArgs, console: &Console) -> Result<Exit, Failure> {
         tool_configs: &tool_configs,
         from: args.from.as_deref(),
     };
+    if let Some(file) = &args.values {
+        return write_values(&draft, &kinds, file, console);
+    }
     let text = draft.text().map_err(|error| Failure::usage(error.to_string()))?;
     output::write_text(&text)?;
     // The draft must be a valid plan, except for values that only a person can fill in.
@@ -175,6 +194,23 @@ fn init(args: &PlanInitArgs, console: &Console) -> Result<Exit, Failure> {
             }
         }
     }
+    Ok(Exit::Safe)
+}
+
+/// Writes values of the chart. They hold no secret: everybody may read the file.
+fn write_values(
+    draft: &PlanDraft<'_>,
+    kinds: &[KindInfo],
+    file: &Path,
+    console: &Console,
+) -> Result<Exit, Failure> {
+    let text = draft.values(kinds).map_err(|error| match error {
+        ValuesError::Plan(error) => error.failure("the drafted plan"),
+        error => Failure::usage("no values can be written").because(error),
+    })?;
+    private_file::create(file, 0o644, text.as_bytes())?;
+    console.success(&format!("{} written: read it, and fill in what says FILL IN", file.display()));
+    console.line("  helm install kbak deploy/chart -n kbak -f FILE --set-file signers=kbak.pub");
     Ok(Exit::Safe)
 }
 

@@ -75,12 +75,11 @@ impl<'a> DatabaseSection<'a> {
             yaml.gap();
             return;
         }
-        let writes = |entry: &&DatabaseEntry<'_>| entry.engine == SUPPORTED && entry.host.is_some();
-        if self.0.iter().any(|entry| writes(&entry)) {
+        if self.supported().next().is_some() {
             yaml.line(1, "databases:    # dumped by their own client tools, from where kbak runs");
-            self.0.iter().filter(writes).for_each(|entry| entry.write(yaml));
+            self.supported().for_each(|entry| entry.write(yaml));
         }
-        for entry in self.0.iter().filter(|entry| !writes(entry)) {
+        for entry in self.0.iter().filter(|entry| !entry.is_supported()) {
             let DatabaseEntry { engine, found, .. } = entry;
             let (what, limits) = match (*engine, &entry.host) {
                 (SUPPORTED, None) => ("no Service selects it, and a Job beside it", ""),
@@ -91,9 +90,75 @@ impl<'a> DatabaseSection<'a> {
         }
         yaml.gap();
     }
+
+    /// Writes the plan's databases in values of the chart, which adds the files of user and password.
+    pub(super) fn write_values(&self, yaml: &mut Yaml) {
+        if self.supported().next().is_some() {
+            yaml.line(
+                2,
+                "databases:    # with tls: allow-plaintext where the server has no TLS; default: verify-full",
+            );
+            self.supported().for_each(|entry| entry.write_value(yaml));
+        }
+    }
+
+    /// Writes the Secrets of the databases in values of the chart, with the commands that copy them.
+    pub(super) fn write_secrets(&self, yaml: &mut Yaml) {
+        if self.supported().next().is_some() {
+            yaml.line(0, "databases:    # with caKey: ca.crt for the CA of a server's certificate");
+            self.supported().for_each(|entry| entry.write_secret(yaml));
+        }
+    }
+
+    fn supported(&self) -> impl Iterator<Item = &DatabaseEntry<'a>> {
+        self.0.iter().filter(|entry| entry.is_supported())
+    }
 }
 
 impl DatabaseEntry<'_> {
+    fn is_supported(&self) -> bool {
+        self.engine == SUPPORTED && self.host.is_some()
+    }
+
+    fn write_value(&self, yaml: &mut Yaml) {
+        let host = quoted(self.host.as_deref().unwrap_or_default());
+        let mut fields = format!("name: {}, engine: postgresql, host: {host}", quoted(&self.name));
+        if let Some(port) = self.port.filter(|port| *port != 5432) {
+            // A NetworkPolicy sees the port of the pods, which the Service may translate to.
+            fields.push_str(&format!(", port: {port}"));
+        }
+        if let Some(user) = &self.user {
+            fields.push_str(&format!(", user: {}", quoted(user)));
+        }
+        yaml.line(3, &format!("- {{{fields}}}    # {}", self.found));
+    }
+
+    /// A Secret can only be mounted in its own namespace: the command copies it into kbak's.
+    fn write_secret(&self, yaml: &mut Yaml) {
+        let name = quoted(&self.name);
+        let keys = if self.user.is_some() { "the key password" } else { "the keys username and password" };
+        let is_plain = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+        match &self.password {
+            // Names come from the cluster, and a person copies this into a shell.
+            Some((namespace, secret, key)) if [namespace, secret, key].iter().all(|text| is_plain(text)) => {
+                let key = key.replace('.', "\\.");
+                yaml.comment(1, &format!(
+                    "kubectl -n {namespace} get secret {secret} -o jsonpath='{{.data.{key}}}' | base64 -d |"
+                ));
+                yaml.comment(
+                    1,
+                    &format!(
+                        "  kubectl -n kbak create secret generic {name} --from-file=password=/dev/stdin"
+                    ),
+                );
+            }
+            _ => yaml.comment(1, &format!("FILL IN {keys}: kubectl -n kbak create secret generic {name} …")),
+        }
+        let missing =
+            if self.user.is_some() { "" } else { "    # FILL IN the user above, or the key username" };
+        yaml.line(1, &format!("- {{name: {name}, existingSecret: {name}}}{missing}"));
+    }
+
     fn write(&self, yaml: &mut Yaml) {
         yaml.line(2, &format!("- name: {}    # {}", quoted(&self.name), self.found));
         yaml.line(3, "engine: postgresql");

@@ -7,9 +7,11 @@
 mod cron;
 mod databases;
 mod imported_config;
+mod values;
 mod yaml;
 
 pub use imported_config::ScheduleNotFound;
+pub use values::ValuesError;
 
 use super::existing_backup_tools::ToolConfigs;
 use super::{Inventory, IrreplaceableSecret};

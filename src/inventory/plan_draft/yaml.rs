@@ -1,5 +1,7 @@
 //! Writes lines of YAML. Names from a cluster are quoted and cannot break out of their line.
 
+use serde_json::Value;
+
 /// YAML text that is built line by line.
 #[derive(Debug, Default)]
 pub(super) struct Yaml(String);
@@ -50,13 +52,27 @@ pub(super) fn quoted(text: &str) -> String {
         return text.to_owned();
     }
     // JSON strings are also YAML strings.
-    serde_json::Value::from(text).to_string()
+    Value::from(text).to_string()
 }
 
 /// Returns a list on one line.
 pub(super) fn list(items: &[String]) -> String {
     let items: Vec<String> = items.iter().map(|item| quoted(item)).collect();
     format!("[{}]", items.join(", "))
+}
+
+/// Returns a value on one line, in flow style.
+pub(super) fn flow(value: &Value) -> String {
+    match value {
+        Value::Object(fields) => {
+            let fields: Vec<String> =
+                fields.iter().map(|(name, value)| format!("{}: {}", quoted(name), flow(value))).collect();
+            format!("{{{}}}", fields.join(", "))
+        }
+        Value::Array(items) => format!("[{}]", items.iter().map(flow).collect::<Vec<_>>().join(", ")),
+        Value::String(text) => quoted(text),
+        other => other.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -75,6 +91,8 @@ mod tests {
         ] {
             assert_eq!(quoted(text), written);
         }
+        let value = serde_json::json!({"a": [1, "true", {"b c": null}], "d": "x"});
+        assert_eq!(flow(&value), "{a: [1, \"true\", {\"b c\": null}], d: x}");
         let mut yaml = Yaml::default();
         yaml.comment(0, "a\nspec: evil");
         assert_eq!(yaml.text(), "# a?spec: evil\n");
