@@ -204,7 +204,7 @@ pub(crate) fn complete(
     report.memory_peak = resident().map(|resident| resident.peak);
     if let Some(failure) = failure {
         set_failure(&mut report, failure);
-        add_begun_items(&mut report, &recorder.items(), &reporter.meters());
+        add_begun_items(&mut report, &display.recorder().items(), &reporter.meters());
     }
     (report.warnings, report.warnings_left_out) = display.recorder().warnings();
     notices.send_end(&report, reporter);
