@@ -143,6 +143,50 @@ async fn partial_refused_and_interrupted_runs_are_sent_as_failures() {
     assert_eq!(lines, ["POST /hook", "POST /ping/2"]);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn second_signal_ends_the_notices_of_an_interruption() {
+    let receiver = ReceiverServer::start().await;
+    let url = &receiver.url;
+    let cli = CliRepo::for_plan("nightly");
+    std::fs::write(cli.at("data/large"), random(1 << 20)).expect("a file");
+    let notify =
+        json!([{"ping": {"url": format!("{url}/ping")}}, {"webhook": {"url": format!("{url}/hang")}}]);
+    let plan = write_plan(&cli, &cli.text("data"), &notify);
+    let mut run = backup(&plan);
+    let child = run.args(["--upload", "1Ki/s"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = child.spawn().expect("it starts");
+    for requests in [1, 3] {
+        receiver.wait_for(requests).await;
+        kill_process(Pid::from_child(&child), Signal::TERM).expect("a signal");
+    }
+    let output = tokio::task::spawn_blocking(move || child.wait_with_output()).await.expect("an end");
+    let (code, out, said) = read(output.expect("an output"));
+    assert_eq!(code, 6, "{said}");
+    let report: Value = serde_json::from_str(&out).expect("a report");
+    let ended = ("notify".to_owned(), "a signal ended the sending of notices".to_owned());
+    assert_eq!(warnings(&report), [ended]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn proxies_and_certificates_come_from_the_environment() {
+    let (proxy, receiver) = (ReceiverServer::start().await, ReceiverServer::start_tls().await);
+    let cli = CliRepo::for_plan("nightly");
+    std::fs::write(cli.at("ca.pem"), CA).expect("a file");
+    let notify = json!([
+        {"webhook": {"url": "http://receiver.invalid/hook"}},
+        {"webhook": {"url": format!("{}/hook", receiver.url)}},
+    ]);
+    let mut run = backup(&write_plan(&cli, &cli.text("data"), &notify));
+    run.env("HTTP_PROXY", &proxy.url).env("NO_PROXY", "127.0.0.1").env("SSL_CERT_FILE", cli.at("ca.pem"));
+    for name in ["http_proxy", "https_proxy", "no_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"] {
+        run.env_remove(name);
+    }
+    let (report, said) = ended(run, 0).await;
+    assert_eq!(warnings(&report), [], "{said}");
+    assert_eq!(proxy.lines(), ["POST http://receiver.invalid/hook"]);
+    assert_eq!(receiver.lines(), ["POST /hook"]);
+}
+
 fn random(length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     kbak::runtime::Runtime::real().random.fill(&mut bytes);
