@@ -2,9 +2,10 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use kbak::source::database::DatabaseError;
 use kbak::source::database::postgres::Postgres;
-use kbak::source::database::{DatabaseError, Recipe as _};
 use kbak::target::database::{DatabaseRestore, RestoreRecipe as _, TargetDatabase};
 use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
 
@@ -140,11 +141,8 @@ async fn database_that_is_filled_in_part_is_named_when_the_connection_ends() {
         "CREATE TABLE t AS SELECT n, md5(n::text) FROM generate_series(1, 40000) n; CREATE TABLE u ()",
     );
     let postgres = Postgres::connect(&server.config()).await.expect("a server");
-    let planned = postgres.plan_dumps(&postgres.databases().await.expect("databases"));
-    let shop = planned.iter().find(|dump| dump.stream == "shop.dump").expect("planned");
-    let mut dump = postgres.start_dump(shop).await.expect("a dump");
     let mut archive = Vec::new();
-    dump.read_to_end(&mut archive).await.expect("a dump");
+    postgres.dump("shop").expect("a dump").read_to_end(&mut archive).await.expect("a dump");
     let request = DatabaseRestore {
         database: "back".to_owned(),
         target: TargetDatabase::Create,
@@ -158,6 +156,37 @@ async fn database_that_is_filled_in_part_is_named_when_the_connection_ends() {
     assert!(matches!(error, DatabaseError::PartlyRestored { .. }));
     let error = postgres.restore_database(&request, &mut archive.as_slice()).await.expect_err("not empty");
     assert!(matches!(error, DatabaseError::NotEmpty { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn indexes_that_together_take_longer_than_the_idle_timeout_are_built() {
+    let server = start_server();
+    for database in ["shop", "back"] {
+        server.sql("postgres", &format!("CREATE DATABASE {database}"));
+    }
+    // Only the target delays.
+    server.sql("postgres", "ALTER DATABASE back SET my.delay = '5'");
+    server.sql(
+        "shop",
+        "CREATE FUNCTION slow(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS
+             'BEGIN PERFORM pg_sleep(coalesce(current_setting(''my.delay'', true), ''0'')::float); RETURN $1; END';
+         CREATE TABLE t (id int); INSERT INTO t VALUES (1);
+         CREATE INDEX a ON t (slow(id)); CREATE INDEX b ON t (slow(id)); CREATE INDEX c ON t (slow(id))",
+    );
+    let mut config = server.config();
+    config.idle_timeout = Duration::from_secs(10);
+    let postgres = Postgres::connect(&config).await.expect("a server");
+    let mut archive = Vec::new();
+    postgres.dump("shop").expect("a dump").read_to_end(&mut archive).await.expect("a dump");
+    let request = DatabaseRestore {
+        database: "back".to_owned(),
+        target: TargetDatabase::Create,
+        encoding_from: None,
+        no_owner: false,
+    };
+    let restored = postgres.restore_database(&request, &mut archive.as_slice()).await.expect("restored");
+    assert_eq!(restored.refused, []);
+    assert_eq!(server.sql("back", "SELECT count(*) FROM pg_indexes WHERE tablename = 't'"), "3");
 }
 
 #[tokio::test]

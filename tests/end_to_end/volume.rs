@@ -441,6 +441,6 @@ fn pipes_and_devices_take_no_acl_from_the_folder_that_they_are_restored_into() {
         let acl = rustix::fs::lgetxattr(&path, ACCESS, &mut value[..]);
         assert_eq!(acl, Err(rustix::io::Errno::NODATA), "{name}");
     }
-    let length = rustix::fs::lgetxattr(&to.join("own-acl"), ACCESS, &mut value[..]).expect("its own ACL");
+    let length = rustix::fs::lgetxattr(to.join("own-acl"), ACCESS, &mut value[..]).expect("its own ACL");
     assert_eq!(&value[..length], &acl[..]);
 }

@@ -6,6 +6,8 @@ use std::io::{Seek as _, SeekFrom, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use command_fds::{CommandFdExt as _, FdMapping};
@@ -85,6 +87,8 @@ pub struct Tool {
     child: Child,
     group: Option<Pid>,
     stderr_tail: JoinHandle<Vec<u8>>,
+    /// The number of bytes of standard error so far: a tool that writes messages makes progress.
+    messages_read: Arc<AtomicU64>,
     password: Option<Password>,
     messages: &'static ToolMessages,
     idle_timeout: Duration,
@@ -129,13 +133,15 @@ impl Tool {
         let mut child =
             command.spawn().map_err(|source| config.io_error(format!("start {program}"), source))?;
         let password = password.map(|(password, _)| password);
+        let messages_read: Arc<AtomicU64> = Arc::default();
         let lines = observer.map(|observer| LineReader::new(observer, password.clone(), messages));
         Ok(Self {
             name: config.name.clone(),
             program,
             version: tools.version.clone(),
             group: child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)),
-            stderr_tail: tokio::spawn(read_stderr_tail(child.stderr.take(), lines)),
+            stderr_tail: tokio::spawn(read_stderr_tail(child.stderr.take(), lines, messages_read.clone())),
+            messages_read,
             child,
             password,
             messages,
@@ -180,14 +186,18 @@ impl Tool {
         DatabaseError::Io { name: self.name.clone(), operation, source }
     }
 
-    /// Waits until the tool exits, and requires success.
+    /// Waits until the tool exits, as long as it writes messages, and requires success.
     /// Fails with [`DatabaseError::TimedOut`] when it does not exit, [`DatabaseError::Io`] when its status is
     /// unknown, [`DatabaseError::ToolFailed`] with the end of its standard error.
     pub async fn wait_success(mut self) -> Result<(), DatabaseError> {
-        let status = match tokio::time::timeout(self.idle_timeout, self.child.wait()).await {
-            Ok(Ok(status)) => status,
-            Ok(Err(source)) => return Err(self.io_error("wait for", source)),
-            Err(_) => return Err(self.timeout_error()),
+        let status = loop {
+            let before = self.messages_read.load(Ordering::Relaxed);
+            match tokio::time::timeout(self.idle_timeout, self.child.wait()).await {
+                Ok(Ok(status)) => break status,
+                Ok(Err(source)) => return Err(self.io_error("wait for", source)),
+                Err(_) if self.messages_read.load(Ordering::Relaxed) > before => {}
+                Err(_) => return Err(self.timeout_error()),
+            }
         };
         let tail = match tokio::time::timeout(self.idle_timeout, &mut self.stderr_tail).await {
             Ok(Ok(tail)) => tail,
@@ -272,11 +282,16 @@ impl LineReader {
 }
 
 /// Reads to the end, so that the tool never blocks; keeps at least the last [`STDERR_TAIL`] bytes.
-async fn read_stderr_tail(stderr: Option<ChildStderr>, mut lines: Option<LineReader>) -> Vec<u8> {
+async fn read_stderr_tail(
+    stderr: Option<ChildStderr>,
+    mut lines: Option<LineReader>,
+    count_read: Arc<AtomicU64>,
+) -> Vec<u8> {
     let Some(mut stderr) = stderr else { return Vec::new() };
     let (mut kept, mut piece) = (Vec::new(), vec![0; 4096]);
     while let Ok(count @ 1..) = stderr.read(&mut piece).await {
         kept.extend_from_slice(&piece[..count]);
+        count_read.fetch_add(count as u64, Ordering::Relaxed);
         if let Some(lines) = &mut lines {
             lines.feed(&piece[..count]);
         }
