@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::change::{ApiMove, api_move};
-use super::{ObjectKey, ObjectRef, RestoreConfig, object_key, text};
+use super::{ObjectKey, ObjectRef, RestoreConfig, is_always_derived, object_key, text};
 use crate::kubernetes::{ApiError, ApiStatus, Cluster, KindInfo, ListMeta, discover, page_query};
 
 /// Requests names only, without contents.
@@ -60,6 +60,8 @@ impl ClusterState {
     ) -> Result<ExistingObjects, ApiError> {
         match self.target.find(stored) {
             None => Ok(ExistingObjects::Listed(HashSet::new())),
+            // None of them is created, and so none is looked for: the right to list them is not needed.
+            Some(_) if is_always_derived(stored) => Ok(ExistingObjects::Listed(HashSet::new())),
             Some(_) if few => Ok(ExistingObjects::Unlisted),
             Some(place) => ExistingObjects::list(cluster, place.kind, &stored.resource()).await,
         }
