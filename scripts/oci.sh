@@ -19,6 +19,7 @@ oci_blob() {
 
 # oci_image ROOTFS NAME CONFIG OUT: an archive for `ctr images import`, `podman load` or
 # `skopeo copy oci-archive:OUT …`. CONFIG is the JSON object that runs it: {"Entrypoint": …}.
+# OCI_COMPRESSION is gzip's level, 9 by default.
 oci_image() {
   local rootfs=$1 name=$2 config=$3 out=$4 layout layer diff created config_blob manifest
   layout=$(mktemp -d)
@@ -27,7 +28,7 @@ oci_image() {
 
   oci_layer "$rootfs" "$layout/layer"
   diff=$(sha256sum <"$layout/layer" | cut -d' ' -f1)
-  gzip -n -9 "$layout/layer"
+  gzip -n "-${OCI_COMPRESSION:-9}" "$layout/layer"
   read -r -a layer <<<"$(oci_blob "$layout" "$layout/layer.gz")"
 
   printf '{"created":"%s","architecture":"%s","os":"linux","config":%s,"rootfs":{"type":"layers","diff_ids":["sha256:%s"]}}' \
@@ -44,6 +45,17 @@ oci_image() {
 
   oci_layer "$layout" "$out"
   rm -rf "$layout"
+}
+
+# oci_libraries ROOTFS PROGRAM...: copies this machine's libraries that dynamic programs load.
+oci_libraries() {
+  local rootfs=$1 file
+  shift
+  while read -r file; do
+    [ ! -e "$rootfs$file" ] || continue
+    mkdir -p "$rootfs$(dirname "$file")"
+    cp -L "$file" "$rootfs$file"
+  done < <(ldd "$@" 2>/dev/null | sed -n 's/^\(.* => \)\?[[:space:]]*\(\/[^ ]*\) (.*/\2/p' | sort -u)
 }
 
 # oci_architecture: of this machine, in Go's words.

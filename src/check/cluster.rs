@@ -246,7 +246,7 @@ fn rules(kinds: &[&KindInfo], role: &str) -> String {
         groups.entry(&kind.group).or_default().push(&kind.plural);
     }
     let lines = groups.iter().map(|(group, plurals)| {
-        format!("- {{apiGroups: [\"{group}\"], resources: [{}], verbs: [get, list]}}", plurals.join(", "))
+        format!("- {{apiGroups: [\"{group}\"], resources: [{}], verbs: [list]}}", plurals.join(", "))
     });
     let first = format!("add to rules: of {role} that is bound to this identity:");
     std::iter::once(first).chain(lines).collect::<Vec<_>>().join("\n")

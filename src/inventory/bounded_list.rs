@@ -112,15 +112,35 @@ impl ListScope<'_> {
         }
     }
 
-    /// Reads one object; `None` if it is gone or may not be read.
-    pub(super) async fn read_one<R: DeserializeOwned>(&self, path: &str) -> Option<R> {
-        let answer = self.cluster.get(path, "", MAX_PAGE_BYTES).await.ok()?;
-        serde_json::from_slice(&answer.body).ok()
+    /// Reads one object of a kind; `None` if it is gone.
+    pub(super) async fn read_one<R: DeserializeOwned>(
+        &self,
+        kind: &KindInfo,
+        namespace: String,
+        name: String,
+    ) -> Result<Option<R>, UnreadResource> {
+        let path = format!("{}/{name}", kind.path(Some(&namespace)));
+        match self.cluster.get(&path, "", MAX_PAGE_BYTES).await {
+            Ok(answer) => match serde_json::from_slice(&answer.body) {
+                Ok(object) => Ok(Some(object)),
+                // The parser's message may quote a value.
+                Err(_) => {
+                    Err(unread(kind, String::new(), &self.cluster.malformed(&path, "no object".to_owned())))
+                }
+            },
+            Err(error) if error.code() == Some(404) => Ok(None),
+            Err(error) => Err(unread(kind, kind.get_rule(""), &error)),
+        }
     }
 }
 
 fn unread_kind(kind: &KindInfo, error: &ApiError) -> UnreadResource {
-    let rule = (error.code() == Some(403)).then(|| kind.read_rule());
+    unread(kind, kind.list_rule(), error)
+}
+
+/// `rule` is what would allow it.
+fn unread(kind: &KindInfo, rule: String, error: &ApiError) -> UnreadResource {
+    let rule = (error.code() == Some(403)).then_some(rule);
     let why = match &rule {
         Some(_) => "not allowed".to_owned(),
         None => error.kind.to_string(),

@@ -26,23 +26,29 @@ pub(super) async fn read_irreplaceable_secrets(
     inventory: &mut Inventory,
 ) {
     let mut named = Vec::new();
-    for kind in &discovered.kinds {
+    for kind in discovered.kinds.iter().filter(|kind| names_secrets(kind)) {
         let unread = &mut inventory.unread;
         let found = match (kind.group.as_str(), kind.plural.as_str()) {
             ("cert-manager.io", "issuers" | "clusterissuers") => {
                 scope.read(kind, Form::Whole, unread, issuer_secrets(kind)).await
             }
-            ("cert-manager.io", "certificates") => scope.read(kind, Form::Whole, unread, ca_secret).await,
-            ("kustomize.toolkit.fluxcd.io", "kustomizations") => {
-                scope.read(kind, Form::Whole, unread, decryption_secret).await
-            }
-            _ => continue,
+            ("cert-manager.io", _) => scope.read(kind, Form::Whole, unread, ca_secret).await,
+            _ => scope.read(kind, Form::Whole, unread, decryption_secret).await,
         };
         named.extend(found.into_iter().flatten());
     }
     let secrets = KindInfo::from_path_parts("", "v1", "secrets");
     let keep = |secret: Secret| to_irreplaceable(secret.metadata, &named);
     inventory.irreplaceable_secrets = scope.read(&secrets, Form::Metadata, &mut inventory.unread, keep).await;
+}
+
+/// True for kinds whose objects name Secrets that cannot be recreated.
+pub(super) fn names_secrets(kind: &KindInfo) -> bool {
+    matches!(
+        (kind.group.as_str(), kind.plural.as_str()),
+        ("cert-manager.io", "issuers" | "clusterissuers" | "certificates")
+            | ("kustomize.toolkit.fluxcd.io", "kustomizations")
+    )
 }
 
 object_parts! {

@@ -152,6 +152,24 @@ pub struct Service {
     pub ports: Vec<u16>,
 }
 
+/// Returns the kinds that an inventory reads, of those of a cluster, with the verbs of the requests.
+#[must_use]
+pub fn read_kinds(kinds: &[KindInfo], services: bool) -> Vec<(&KindInfo, &'static [&'static str])> {
+    let of = |kind: &KindInfo| -> Option<&'static [&'static str]> {
+        match (kind.group.as_str(), kind.plural.as_str()) {
+            // Those without a known workload are read one by one.
+            ("", "pods") => Some(&["get", "list"]),
+            ("", "namespaces" | "persistentvolumeclaims" | "secrets") => Some(&["list"]),
+            ("", "services") if services => Some(&["list"]),
+            ("apps", "statefulsets" | "deployments" | "daemonsets") => Some(&["list"]),
+            (group, plural) => (irreplaceable_secrets::names_secrets(kind)
+                || known_names::engine_of_kind(group, plural).is_some())
+            .then_some(&["list"]),
+        }
+    };
+    kinds.iter().filter_map(|kind| Some((kind, of(kind)?))).collect()
+}
+
 /// Reads the inventory of a cluster. Resources that cannot be read are in [`Inventory::unread`].
 /// Fails if the kinds of the cluster cannot be discovered.
 pub async fn read_inventory(

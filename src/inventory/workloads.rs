@@ -179,14 +179,19 @@ async fn database_pods(scope: &ListScope<'_>, unread: &mut Vec<UnreadResource>) 
         unread.push(UnreadResource { what: "pods without a workload".to_owned(), why, rule: None });
         alone.truncate(MAX_PODS);
     }
-    let found: Vec<Option<Workload>> = futures::stream::iter(alone)
-        .map(|(namespace, name, _)| async move {
-            let path = format!("/api/v1/namespaces/{namespace}/pods/{name}");
-            let pod: Object<PodSpec> = scope.read_one(&path).await?;
-            detect_database(&pod.metadata, &pod, "Pod", Vec::new())
-        })
+    let read: Vec<Result<Option<Object<PodSpec>>, UnreadResource>> = futures::stream::iter(alone)
+        .map(|(namespace, name, _)| scope.read_one(&kind, namespace, name))
         .buffered(PARALLEL)
         .collect()
         .await;
-    found.into_iter().flatten().collect()
+    let mut found = Vec::new();
+    for pod in read {
+        match pod {
+            Ok(pod) => {
+                found.extend(pod.and_then(|pod| detect_database(&pod.metadata, &pod, "Pod", Vec::new())))
+            }
+            Err(one) => unread.push(one),
+        }
+    }
+    found
 }

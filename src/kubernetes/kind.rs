@@ -51,9 +51,15 @@ impl KindInfo {
         if self.group.is_empty() { self.plural.clone() } else { format!("{}.{}", self.plural, self.group) }
     }
 
-    /// Returns the RBAC rule that lets the kind be read, in YAML flow style.
-    pub fn read_rule(&self) -> String {
-        format!("{{apiGroups: [\"{}\"], resources: [{}], verbs: [get, list]}}", self.group, self.plural)
+    /// Returns the RBAC rule that lets the kind be listed, in YAML flow style.
+    pub fn list_rule(&self) -> String {
+        format!("{{apiGroups: [\"{}\"], resources: [{}], verbs: [list]}}", self.group, self.plural)
+    }
+
+    /// Returns the RBAC rule that lets one object be read, or any for an empty name, in YAML flow style.
+    pub fn get_rule(&self, name: &str) -> String {
+        let names = if name.is_empty() { String::new() } else { format!(" resourceNames: [{name}],") };
+        format!("{{apiGroups: [\"{}\"], resources: [{}],{names} verbs: [get]}}", self.group, self.plural)
     }
 
     /// Returns the path that lists all its objects, or those of one namespace.

@@ -27,8 +27,10 @@ pub struct Request<'a> {
     pub name: &'a str,
     /// The kinds of the cluster.
     pub kinds: &'a [KindInfo],
-    /// True if the plan's coverage is checked, which lists more kinds.
-    pub coverage: bool,
+    /// The kinds that the check of the plan's coverage reads, with the verbs of its requests.
+    pub coverage: Vec<(&'a KindInfo, &'static [&'static str])>,
+    /// The kinds whose objects a restore may create.
+    pub restored: Vec<&'a KindInfo>,
     /// The work that gets rights.
     pub tasks: BTreeSet<Task>,
 }
@@ -78,11 +80,9 @@ fn backup(request: &Request<'_>) -> Result<Vec<Manifest>, GlobError> {
         }
         namespaces = spaces.unwrap_or_default();
     }
-    if request.coverage {
-        for (group, plural) in INVENTORY_KINDS {
-            let apart = !namespaces.is_empty() && *plural != "namespaces";
-            add(if apart { &mut named } else { &mut everywhere }, group, plural, &["list"]);
-        }
+    for (kind, verbs) in &request.coverage {
+        let apart = !namespaces.is_empty() && kind.namespaced;
+        add(if apart { &mut named } else { &mut everywhere }, &kind.group, &kind.plural, verbs);
     }
     if !everywhere.is_empty() {
         // The UID of kube-system identifies the cluster; named namespaces are looked up one by one.
@@ -113,19 +113,6 @@ fn events(name: &str, namespace: &str) -> Vec<Manifest> {
     role.add_named("batch", "cronjobs", vec![format!("{name}-backup")], &["get"]);
     role.bound_to("backup", namespace)
 }
-
-/// The kinds that a check of the coverage lists, beside those of definitions.
-const INVENTORY_KINDS: &[(&str, &str)] = &[
-    ("", "namespaces"),
-    ("", "persistentvolumeclaims"),
-    ("", "pods"),
-    ("", "secrets"),
-    ("", "services"),
-    ("apps", "daemonsets"),
-    ("apps", "deployments"),
-    ("apps", "replicasets"),
-    ("apps", "statefulsets"),
-];
 
 fn add(rules: &mut Rules, group: &str, plural: &str, verbs: &[&'static str]) {
     rules.entry((group.to_owned(), plural.to_owned())).or_default().extend(verbs);

@@ -9,7 +9,7 @@ const GRANTING: &[&str] = &["clusterroles", "roles"];
 /// Returns an account that may create and change what the plan backs up, and see what is there.
 pub(super) fn manifests(request: &Request<'_>) -> Vec<Manifest> {
     let mut rules = Rules::new();
-    for kind in request.kinds {
+    for kind in &request.restored {
         add(&mut rules, &kind.group, &kind.plural, &["create", "get", "list", "patch", "update"]);
         if kind.group == "rbac.authorization.k8s.io" && GRANTING.contains(&kind.plural.as_str()) {
             add(&mut rules, &kind.group, &kind.plural, &["bind", "escalate"]);

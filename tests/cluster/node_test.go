@@ -1,7 +1,10 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -105,6 +108,20 @@ func TestPodsResolveNamesAndReachTheMachine(t *testing.T) {
 	log := r.pod("nslookup kubernetes.default.svc.cluster.local && wget -q -O- http://192.0.2.1:" + port)
 	if !strings.Contains(log, firstServiceIP) || !strings.Contains(log, "hello from outside") {
 		t.Fatal(log)
+	}
+}
+
+func TestAddressOfTheNodeIsReachableFromTheMachine(t *testing.T) {
+	r := beginNode(t)
+	var answer struct{ Port int }
+	check(t, json.Unmarshal([]byte(r.command("publish "+dnsService+":53")), &answer))
+	resolver := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "tcp4", fmt.Sprintf("127.0.0.1:%d", answer.Port))
+	}}
+	found, err := resolver.LookupHost(t.Context(), "kubernetes.default.svc.cluster.local.")
+	check(t, err)
+	if len(found) != 1 || found[0] != firstServiceIP {
+		t.Fatal(found)
 	}
 }
 

@@ -27,6 +27,13 @@ const (
 	advertisedAddress = "192.0.2.1"
 )
 
+// auditPolicy logs each request once, without bodies: they hold Secrets.
+const auditPolicy = `apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules: [{level: Metadata}]
+`
+
 // A plane is one control plane: its folder, its ports, its processes.
 type plane struct {
 	dir       string
@@ -51,6 +58,9 @@ func newPlane(o *options) (*plane, error) {
 		return nil, err
 	}
 	if err := makePKI(p.file("pki")); err != nil {
+		return nil, err
+	}
+	if err := writeFile(p.file("audit.yaml"), auditPolicy); err != nil {
 		return nil, err
 	}
 	number := 0
@@ -174,6 +184,9 @@ func (p *plane) apiserverArgs(o *options) []string {
 		"--requestheader-extra-headers-prefix=X-Remote-Extra-",
 		"--proxy-client-cert-file=" + p.key(frontProxyName+".crt"),
 		"--proxy-client-key-file=" + p.key(frontProxyName+".key"),
+	}
+	if o.audit {
+		args = append(args, "--audit-policy-file="+p.file("audit.yaml"), "--audit-log-path="+p.file("audit.log"))
 	}
 	if o.eventsEtcd {
 		args = append(args, "--etcd-servers-overrides=/events#"+p.etcds[1].url("http"))

@@ -14,7 +14,7 @@ import (
 // does later. So one thread of node-up that has moved to the outer network
 // makes the sockets by which the two meet:
 //
-//	outside, 127.0.0.1:N    -> inside, the API server
+//	outside, 127.0.0.1:N    -> inside, the API server, or what `publish` names
 //	inside, 192.0.2.1:PORT  -> outside, 127.0.0.1:PORT, for what pods may reach
 
 // outside runs f on a thread of the outer network.

@@ -20,6 +20,7 @@ type options struct {
 	assets          string
 	controllers     bool
 	eventsEtcd      bool
+	audit           bool
 	node            bool
 	images          list
 	dns             bool
@@ -44,6 +45,7 @@ func parse(args []string) (*options, error) {
 		"run the components from this `folder` instead of from this binary (default $KUBEBUILDER_ASSETS)")
 	flags.BoolVar(&withoutControllers, "without-controllers", false, "no kube-controller-manager (implied where --assets has none)")
 	flags.BoolVar(&o.eventsEtcd, "events-etcd", false, "keep Events in an etcd of their own")
+	flags.BoolVar(&o.audit, "audit", false, "log each request with its user and the answer's code to audit.log in --dir")
 	flags.BoolVar(&o.node, "node", false, "also a scheduler, containerd, a kubelet and kube-proxy: pods run (root only)")
 	flags.Var(&o.images, "image", "with --node: import this `archive` of images (repeatable); one must have "+sandboxImage+"")
 	flags.BoolVar(&o.dns, "dns", false, "with --node: names of Services resolve, by "+dnsImage+" of an --image")
@@ -235,11 +237,12 @@ func (s *session) serve() error {
 
 // command is `kill NAME` or `start NAME`: how a test takes a component away and
 // brings it back, on the same port and with the same data. With a node also
-// `reach PORT` and `import FILE`.
+// `reach PORT`, `publish ADDRESS` and `import FILE`.
 func (s *session) command(line string) error {
 	verb, label, _ := strings.Cut(strings.TrimSpace(line), " ")
 	type answer struct {
 		OK    bool   `json:"ok"`
+		Port  int    `json:"port,omitempty"`
 		Error string `json:"error,omitempty"`
 	}
 	c := s.plane.child(label)
@@ -248,6 +251,12 @@ func (s *session) command(line string) error {
 		if err := reach(label); err != nil {
 			return s.out.Encode(answer{Error: err.Error()})
 		}
+	case s.o.node && verb == "publish":
+		number, err := publish(label)
+		if err != nil {
+			return s.out.Encode(answer{Error: err.Error()})
+		}
+		return s.out.Encode(answer{OK: true, Port: number})
 	case s.o.node && verb == "import":
 		if err := s.plane.importImage(label); err != nil {
 			return s.out.Encode(answer{Error: err.Error()})
@@ -266,7 +275,7 @@ func (s *session) command(line string) error {
 			return err
 		}
 	default:
-		return s.out.Encode(answer{Error: fmt.Sprintf("no command %q: kill, start, and with a node reach, import", verb)})
+		return s.out.Encode(answer{Error: fmt.Sprintf("no command %q: kill, start, and with a node reach, publish, import", verb)})
 	}
 	if err := s.plane.writePids(); err != nil {
 		return err

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::raw;
 use crate::support::control_plane::create;
+use crate::support::wait::until_gone;
 
 /// Kinds whose objects are created and deleted all the time.
 const PASSING: &[&str] = &["events", "events.events.k8s.io", "leases.coordination.k8s.io"];
@@ -28,7 +29,7 @@ pub async fn deleted_objects(cluster: &Cluster) -> Vec<String> {
         create(cluster, path, object).await;
     }
     for (path, ..) in &sentinels {
-        wait_until_gone(cluster, &format!("{path}/sentinel")).await;
+        until_gone(cluster, &format!("{path}/sentinel")).await;
     }
     let after = raw::read(cluster).await;
     let lost = before.objects.iter().filter(|(id, object)| {
@@ -37,15 +38,4 @@ pub async fn deleted_objects(cluster: &Cluster) -> Vec<String> {
         !same && !PASSING.contains(&id.0.as_str())
     });
     lost.map(|((resource, namespace, name), _)| format!("{resource} {namespace}/{name}")).collect()
-}
-
-async fn wait_until_gone(cluster: &Cluster, path: &str) {
-    // The collector discovers new kinds every 30 s.
-    for _ in 0..1200 {
-        match cluster.get(path, "", 1 << 20).await {
-            Err(error) if error.code() == Some(404) => return,
-            _ => tokio::time::sleep(std::time::Duration::from_millis(100)).await,
-        }
-    }
-    panic!("{path} is never collected");
 }

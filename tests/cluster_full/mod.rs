@@ -6,6 +6,7 @@ mod coverage;
 mod fixture;
 mod garbage;
 mod raw;
+mod rights;
 mod round_trip;
 mod rules;
 mod scale;

@@ -36,6 +36,16 @@ impl ListedKind {
     fn path(&self) -> String {
         format!("{}/{}/{}", root(&self.group), self.version, self.plural)
     }
+
+    /// Returns the path of an object; a cluster-scoped one has no namespace.
+    pub fn object_path(&self, namespace: &str, name: &str) -> String {
+        let (root, version, plural) = (root(&self.group), &self.version, &self.plural);
+        let name = name.replace(':', "%3A");
+        match namespace {
+            "" => format!("{root}/{version}/{plural}/{name}"),
+            namespace => format!("{root}/{version}/namespaces/{namespace}/{plural}/{name}"),
+        }
+    }
 }
 
 fn root(group: &str) -> String {

@@ -1,65 +1,17 @@
 //! Runs as the account that `kbak rbac` prints, with the epoch's secret in a Kubernetes Secret.
 
-use std::path::{Path, PathBuf};
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use kbak::kubernetes::Cluster;
 use serde_json::{Value, json};
 
+use crate::support::account::{ENTRY, apply, as_account, move_secret, write_plan};
 use crate::support::cli_repo::CliRepo;
 use crate::support::control_plane::{ControlPlane, create, delete, get};
 use crate::support::memory_backup::create_namespace;
 use crate::support::program::{command, good, kbak, run_beside, run_json};
 
 const SECRET: &str = "/api/v1/namespaces/kbak/secrets/kbak-epoch";
-const ENTRY: &str = "writer.key.nightly.epoch";
-
-/// Writes the administrator's kubeconfig again, in the namespace `kbak` and as the account of backups.
-fn as_account(plane: &ControlPlane, file: PathBuf) -> PathBuf {
-    let text = std::fs::read_to_string(plane.kubeconfig()).expect("a kubeconfig");
-    let mut config: Value = serde_saphyr::from_str(&text).expect("YAML");
-    config["contexts"][0]["context"]["namespace"] = json!("kbak");
-    let user = &mut config["users"][0]["user"];
-    user["as"] = json!("system:serviceaccount:kbak:kbak-backup");
-    user["as-groups"] =
-        json!(["system:serviceaccounts", "system:serviceaccounts:kbak", "system:authenticated"]);
-    std::fs::write(&file, config.to_string()).expect("a kubeconfig");
-    file
-}
-
-fn write_plan(cli: &CliRepo, kubeconfig: &Path) -> String {
-    let config = kubeconfig.display();
-    let plan = cli.write_plan(&format!("  cluster: {{kubeconfigFile: \"{config}\"}}\n  resources: {{}}\n"));
-    let text = std::fs::read_to_string(&plan).expect("a plan");
-    let text = text.replace(&format!("epochFile: keys/{ENTRY}"), "epochSecret: kbak-epoch");
-    std::fs::write(&plan, text).expect("a plan");
-    plan
-}
-
-/// Moves the epoch's secret from its file into the Secret.
-async fn move_secret(cli: &CliRepo, cluster: &Cluster) {
-    let file = cli.at("keys").join(ENTRY);
-    let content = BASE64.encode(std::fs::read(&file).expect("the epoch's secret"));
-    let object = json!({"metadata": {"name": "kbak-epoch"}, "data": {ENTRY: content}});
-    create(cluster, "/api/v1/namespaces/kbak/secrets", object).await;
-    std::fs::remove_file(file).expect("removed");
-}
-
-async fn apply(cluster: &Cluster, manifests: &str) {
-    for line in manifests.lines() {
-        let object: Value = serde_json::from_str(line).expect("JSON");
-        let (space, kind) =
-            (object["metadata"]["namespace"].as_str(), object["kind"].as_str().expect("a kind"));
-        let plural = format!("{}s", kind.to_lowercase());
-        let root = if kind == "ServiceAccount" { "/api/v1" } else { "/apis/rbac.authorization.k8s.io/v1" };
-        let path = match space {
-            Some(space) => format!("{root}/namespaces/{space}/{plural}"),
-            None => format!("{root}/{plural}"),
-        };
-        create(cluster, &path, object).await;
-    }
-}
 
 /// Returns the epochs that the Secret holds.
 async fn epochs(cluster: &Cluster) -> Vec<String> {
@@ -81,7 +33,7 @@ async fn account_of_kbak_rbac_backs_up_and_renews_the_epoch_in_its_secret() {
     create(&cluster, "/api/v1/namespaces/shop/secrets", secret).await;
     let cli = CliRepo::for_plan("nightly");
     move_secret(&cli, &cluster).await;
-    let plan = write_plan(&cli, &as_account(&plane, cli.at("account")));
+    let plan = write_plan(&cli, &as_account(&plane, "backup", cli.at("account")));
 
     // Without any right the run says what is missing, and changes nothing.
     let (code, _, said) = kbak(&["backup", "--plan", &plan]);

@@ -1,8 +1,11 @@
 //! A node with the image in it, a store that its pods reach, a repository, and the chart installed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
+use bytes::Bytes;
+use http::Method;
 use kbak::kubernetes::Cluster;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -29,6 +32,16 @@ pub struct Installed {
 impl Installed {
     /// Starts everything and installs the chart, or returns nothing where no node can run.
     pub async fn start() -> Option<Self> {
+        let installed = Self::prepare(&[]).await?;
+        installed.make_owners();
+        installed.make_repository().await;
+        installed.write_values(&installed.recipients());
+        installed.helm("install", &[]);
+        Some(installed)
+    }
+
+    /// Starts a store and a node that has the image, made with more options of `deploy/image`.
+    pub async fn prepare(image: &[&str]) -> Option<Self> {
         let node = std::env::var("KBAK_TEST_NODE")
             .expect("KBAK_TEST_NODE has a node's arguments: eval \"$(scripts/tools --need node)\"");
         if node.is_empty() {
@@ -41,13 +54,29 @@ impl Installed {
         let cluster = plane.cluster().await;
         let dir = tempfile::tempdir().expect("a folder");
         let mut installed = Self { cluster, plane, store, dir };
-        installed.add_image();
+        let archive = installed.file("kbak.tar");
+        let mut make = Command::new(project("deploy/image"));
+        make.args(["--binary", env!("CARGO_BIN_EXE_kbak"), "--name", "kbak.test/kbak:1", "--output"]);
+        run_ok(make.arg(&archive).args(image), b"");
+        installed.import(&archive);
         let reach = format!("reach {}", installed.port());
         installed.plane.command(&reach);
-        installed.make_repository().await;
-        installed.write_values();
-        installed.helm("install", &[]);
         Some(installed)
+    }
+
+    /// Adds an archive of images to the node.
+    pub fn import(&mut self, archive: &Path) {
+        self.plane.command(&format!("import {}", archive.display()));
+    }
+
+    /// Makes an address of the node's network reachable, and returns its port on loopback.
+    pub fn publish(&mut self, address: &str) -> u16 {
+        self.plane.publish(address)
+    }
+
+    /// Returns the administrator's kubeconfig.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.plane.kubeconfig()
     }
 
     /// Returns the store's port, on the node and on this machine.
@@ -55,20 +84,18 @@ impl Installed {
         self.store.endpoint.rsplit(':').next().expect("a port")
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    /// Returns the store's address, as pods see it.
+    pub fn endpoint(&self) -> String {
+        format!("http://{NODE}:{}", self.port())
+    }
+
+    /// Returns a file of the person who installs kbak.
+    pub fn file(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn add_image(&mut self) {
-        let archive = self.file("kbak.tar");
-        let mut make = Command::new(project("deploy/image"));
-        make.args(["--binary", env!("CARGO_BIN_EXE_kbak"), "--name", "kbak.test/kbak:1", "--output"]);
-        run_ok(make.arg(&archive), b"");
-        self.plane.command(&format!("import {}", archive.display()));
-    }
-
-    /// Makes owners, the repository and the Secrets of its writer, as a person does on a laptop.
-    async fn make_repository(&self) {
+    /// Makes the keys of two owners.
+    pub fn make_owners(&self) {
         let mut recipients = Vec::new();
         for owner in ["ada", "bob"] {
             let key = format!("{owner}.key");
@@ -76,13 +103,22 @@ impl Installed {
                 run_ok(command(&["keygen", "--no-passphrase", "-o", &key]).current_dir(&self.dir), b"");
             recipients.push(String::from_utf8(public).expect("text").trim().to_owned());
         }
+        std::fs::write(self.file("recipients"), recipients.join("\n")).expect("a file");
+    }
+
+    /// Returns the owners' public keys: ada's, then bob's.
+    pub fn recipients(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(self.file("recipients")).expect("recipients");
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// Makes the repository and the Secrets of its writer, as a person does on a laptop.
+    pub async fn make_repository(&self) {
         let mut init = self.on_the_laptop(&["init", "--no-lock", "--secrets", "kbak"]);
-        for recipient in &recipients {
+        for recipient in &self.recipients() {
             init.args(["--recipient", recipient]);
         }
         run_ok(init.args(["--identity", "ada.key", "--identity", "bob.key"]), b"");
-        std::fs::write(self.file("recipients"), recipients.join("\n")).expect("a file");
-
         let labels = json!({"pod-security.kubernetes.io/enforce": "restricted"});
         let namespace = json!({"metadata": {"name": "kbak", "labels": labels}});
         create(&self.cluster, "/api/v1/namespaces", namespace).await;
@@ -111,19 +147,24 @@ impl Installed {
         command
     }
 
-    fn write_values(&self) {
-        let recipients = std::fs::read_to_string(self.file("recipients")).expect("recipients");
-        let endpoint = format!("http://{NODE}:{}", self.port());
+    /// Returns a restore of the newest snapshot by an owner, outside of the cluster.
+    pub fn restore(&self, owner: &str, more: &[&str]) -> Command {
+        let mut command = self.on_the_laptop(&["restore", "latest", "--signer", "kbak.pub"]);
+        command.args(["--identity", &format!("{owner}.key")]).args(more);
+        command
+    }
+
+    /// Writes values with a plan for these owners.
+    pub fn write_values(&self, owners: &[String]) {
+        let repository =
+            json!({"url": "s3://backups/prod", "endpoint": self.endpoint(), "region": "us-east-1"});
         let values = json!({
             "plan": {"spec": {
-                "repository": {"url": "s3://backups/prod", "endpoint": endpoint, "region": "us-east-1"},
-                "recipients": recipients.lines().collect::<Vec<_>>(),
-                "resources": {},
+                "repository": repository, "recipients": owners, "resources": {},
             }},
             "store": {"existingSecret": "kbak-store"},
-            "image": {"repository": "kbak.test/kbak", "tag": "1", "pullPolicy": "Never"},
         });
-        std::fs::write(self.file("values.json"), values.to_string()).expect("a file");
+        std::fs::write(self.file("values.yaml"), values.to_string()).expect("a file");
     }
 
     /// Runs `helm install` or `helm upgrade` with more `--set` values.
@@ -131,7 +172,10 @@ impl Installed {
         let mut command = helm(self.dir.path());
         command.args([verb, "kbak"]).arg(project("deploy/chart")).args(["--namespace", "kbak"]);
         command.arg("--kubeconfig").arg(self.plane.kubeconfig());
-        command.arg("--values").arg(self.file("values.json"));
+        command.arg("--values").arg(self.file("values.yaml"));
+        // There is no registry.
+        command.args(["--set", "image.repository=kbak.test/kbak,image.pullPolicy=Never"]);
+        command.args(["--set-string", "image.tag=1"]);
         command.arg("--set-file").arg(format!("signers={}", self.file("kbak.pub").display()));
         for setting in settings {
             command.args(["--set", setting]);
@@ -149,12 +193,35 @@ impl Installed {
 
     /// Starts a Job as `kubectl create job NAME --from=cronjob/kbak-PART` does.
     pub async fn start_job(&self, part: &str, name: &str) {
+        self.start_changed_job(part, name, |_| ()).await;
+    }
+
+    /// Starts a Job like [`Self::start_job`], with a change of its spec.
+    pub async fn start_changed_job(&self, part: &str, name: &str, change: impl FnOnce(&mut Value)) {
         let cronjob =
             get(&self.cluster, &format!("/apis/batch/v1/namespaces/kbak/cronjobs/kbak-{part}")).await;
         let template = &cronjob["spec"]["jobTemplate"];
         let metadata = json!({"name": name, "labels": template["metadata"]["labels"]});
-        let job = json!({"metadata": metadata, "spec": template["spec"]});
+        let mut spec = template["spec"].clone();
+        change(&mut spec);
+        let job = json!({"metadata": metadata, "spec": spec});
         create(&self.cluster, "/apis/batch/v1/namespaces/kbak/jobs", job).await;
+    }
+
+    /// Deletes a Job and its pods.
+    pub async fn delete_job(&self, name: &str) {
+        let path = format!("/apis/batch/v1/namespaces/kbak/jobs/{name}");
+        let body = Bytes::from_static(br#"{"propagationPolicy":"Background"}"#);
+        self.cluster.send(Method::DELETE, &path, "", "application/json", body).await.expect("deleted");
+    }
+
+    /// Runs a backup, which must succeed, and returns its log.
+    pub async fn back_up(&self, name: &str) -> String {
+        self.start_job("backup", name).await;
+        let complete = self.ended(name).await;
+        let log = self.log(&self.pods(name).await[0]).await;
+        assert!(complete, "{name}: {log}");
+        log
     }
 
     /// Waits for the end of a Job and returns whether it is complete.
@@ -163,6 +230,20 @@ impl Installed {
         let job =
             until(&self.cluster, &path, |job| condition(job, "Complete") || condition(job, "Failed")).await;
         condition(&job, "Complete")
+    }
+
+    /// Waits until the pod of a Job reads resources and its status names the container, and returns it.
+    pub async fn running(&self, job: &str) -> Value {
+        for _ in 0..600 {
+            if let Some(pod) = self.pods(job).await.pop()
+                && pod["status"]["containerStatuses"][0]["containerID"].is_string()
+                && self.log(&pod).await.contains("resources begins")
+            {
+                return pod;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("{job} never begins");
     }
 
     /// Returns the pods of a Job, oldest first.
@@ -179,7 +260,8 @@ impl Installed {
     pub async fn log(&self, pod: &Value) -> String {
         let name = pod["metadata"]["name"].as_str().expect("a name");
         let path = format!("/api/v1/namespaces/kbak/pods/{name}/log");
-        let answer = self.cluster.get(&path, "", 16 << 20).await;
+        let container = pod["spec"]["containers"][0]["name"].as_str().expect("a container");
+        let answer = self.cluster.get(&path, &format!("container={container}"), 16 << 20).await;
         answer.map(|answer| String::from_utf8_lossy(&answer.body).into_owned()).unwrap_or_default()
     }
 }

@@ -1,6 +1,7 @@
 //! kbak in a cluster: the chart with a real API server, the image and the CronJobs on a real node.
 
 mod chart;
+mod drafted;
 mod failures;
 mod installed;
 mod runs;

@@ -50,17 +50,34 @@ impl ControlPlane {
         Self { child, stdin, stdout, dir, etcd }
     }
 
-    /// Sends `kill NAME` or `start NAME`, which stops or starts a component.
+    /// Sends a command, such as `kill NAME` or `start NAME`, which stops or starts a component.
     pub fn command(&mut self, line: &str) {
+        self.ask(line);
+    }
+
+    /// Makes an address of the node's network reachable, and returns its port on loopback.
+    pub fn publish(&mut self, address: &str) -> u16 {
+        let port = self.ask(&format!("publish {address}"))["port"].as_u64().expect("a port");
+        u16::try_from(port).expect("a port")
+    }
+
+    fn ask(&mut self, line: &str) -> Value {
         writeln!(self.stdin.as_mut().expect("its stdin"), "{line}").expect("a command");
         let mut answer = String::new();
         self.stdout.read_line(&mut answer).expect("an answer");
-        assert_eq!(answer.trim_end(), r#"{"ok":true}"#, "{line}");
+        let answer: Value = serde_json::from_str(&answer).expect("JSON");
+        assert_eq!(answer["ok"], true, "{line}: {answer}");
+        answer
     }
 
     /// Returns the administrator's kubeconfig.
     pub fn kubeconfig(&self) -> PathBuf {
         self.dir.path().join("kubeconfig")
+    }
+
+    /// Returns the log that `--audit` makes.
+    pub fn audit_log(&self) -> PathBuf {
+        self.dir.path().join("audit.log")
     }
 
     /// Returns kbak's client for the cluster.

@@ -1,5 +1,7 @@
 //! Real servers and trees for the tests.
 
+pub mod account;
+pub mod audit;
 pub mod backup_builder;
 pub mod cli_repo;
 pub mod compare;

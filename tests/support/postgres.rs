@@ -48,6 +48,12 @@ fn as_its_user(program: &Path) -> Command {
     command
 }
 
+/// True if a server accepts connections.
+pub fn is_ready(host: &str, port: u16) -> bool {
+    let mut command = Command::new(programs().join("pg_isready"));
+    command.args(["-q", "-h", host, "-p", &port.to_string()]).status().expect("pg_isready").success()
+}
+
 impl PostgresServer {
     /// Starts a server whose administrator `kbak` has this password; `settings` are `name=value`.
     pub fn start(password: &str, settings: &[&str]) -> Self {
@@ -95,11 +101,7 @@ impl PostgresServer {
 
     fn wait(&self) {
         for _ in 0..600 {
-            let asked = Command::new(self.bin.join("pg_isready"))
-                .args(["-q", "-p", &self.port.to_string(), "-h"])
-                .arg(self.socket())
-                .status();
-            if asked.expect("pg_isready").success() {
+            if is_ready(&self.socket().display().to_string(), self.port) {
                 return;
             }
             std::thread::sleep(std::time::Duration::from_millis(50));
@@ -135,25 +137,29 @@ impl PostgresServer {
 
     /// Runs SQL without kbak and returns its output.
     pub fn sql(&self, database: &str, sql: &str) -> String {
-        let output = Command::new(self.bin.join("psql"))
-            .args([
-                "-X",
-                "-q",
-                "-A",
-                "-t",
-                "-v",
-                "ON_ERROR_STOP=1",
-                "-U",
-                "kbak",
-                "-p",
-                &self.port.to_string(),
-                "-h",
-            ])
-            .arg(self.socket())
-            .args(["-c", sql])
+        let host = self.socket().display().to_string();
+        SqlLogin { host: &host, port: self.port, user: "kbak", password: &self.password }.run(database, sql)
+    }
+}
+
+/// A server's address, a user and their password.
+#[derive(Debug, Clone, Copy)]
+pub struct SqlLogin<'a> {
+    pub host: &'a str,
+    pub port: u16,
+    pub user: &'a str,
+    pub password: &'a str,
+}
+
+impl SqlLogin<'_> {
+    /// Runs SQL without kbak and returns its output.
+    pub fn run(&self, database: &str, sql: &str) -> String {
+        let output = Command::new(programs().join("psql"))
+            .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", self.user, "-h", self.host])
+            .args(["-p", &self.port.to_string(), "-c", sql])
             // As an argument a name could be taken for a connection string.
             .env("PGDATABASE", database)
-            .env("PGPASSWORD", &self.password)
+            .env("PGPASSWORD", self.password)
             .output()
             .expect("psql");
         assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));

@@ -20,3 +20,15 @@ pub async fn until(cluster: &Cluster, path: &str, wanted: impl Fn(&Value) -> boo
     }
     panic!("{path} never is as it should: {}", get(cluster, path).await);
 }
+
+/// Waits until there is no object at `path`.
+pub async fn until_gone(cluster: &Cluster, path: &str) {
+    for _ in 0..1200 {
+        match cluster.get(path, "", 16 << 20).await {
+            Err(error) if error.code() == Some(404) => return,
+            // Longer than above: the garbage collector discovers new kinds every 30 s.
+            _ => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+    panic!("{path} stays: {}", get(cluster, path).await);
+}

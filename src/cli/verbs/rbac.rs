@@ -13,6 +13,7 @@ use crate::inventory::coverage;
 use crate::kubernetes::{ApiError, Cluster, RequestLimits, discover};
 use crate::plan::{ClusterSpec, is_namespace};
 use crate::rbac::{Manifest, Request, Task, manifests};
+use crate::target::kubernetes::is_always_derived;
 
 /// Arguments of `kbak rbac`.
 #[derive(Debug, Args)]
@@ -120,7 +121,8 @@ pub(crate) fn run(args: &RbacArgs, console: &Console) -> Result<Exit, Failure> {
         namespace: &args.namespace,
         name: &args.name,
         kinds: &discovered.kinds,
-        coverage: coverage::is_wanted(&plan.spec),
+        coverage: coverage::read_kinds(&plan.spec, &discovered.kinds)?,
+        restored: discovered.kinds.iter().filter(|kind| !is_always_derived(kind)).collect(),
         tasks: args.task.iter().copied().map(Task::from).collect(),
     })?;
     let format = match args.output {

@@ -119,6 +119,22 @@ fn secrets() -> KindInfo {
     KindInfo { kind: "Secret".to_owned(), ..KindInfo::from_path_parts("", "v1", "secrets") }
 }
 
+/// Returns the kinds that a plan's check of the coverage reads, of those of a cluster, with the verbs of the
+/// requests; none if coverage is off.
+///
+/// # Errors
+/// [`GlobError`] for an invalid pattern.
+pub fn read_kinds<'a>(
+    spec: &BackupSpec,
+    kinds: &'a [KindInfo],
+) -> Result<Vec<(&'a KindInfo, &'static [&'static str])>, GlobError> {
+    if !is_wanted(spec) {
+        return Ok(Vec::new());
+    }
+    let declared = DeclaredScope::of(spec, spec.resources.as_ref().map(Selection::of).transpose()?);
+    Ok(super::read_kinds(kinds, declared.inventory_options().services))
+}
+
 /// True if coverage is on: set in the plan, or unset in a plan that reads a cluster.
 #[must_use]
 pub fn is_wanted(spec: &plan::BackupSpec) -> bool {

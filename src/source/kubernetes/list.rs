@@ -233,8 +233,8 @@ impl ClusterFacts {
             }
             // No selected object is missing: the UID only distinguishes clusters.
             Err(error) if matches!(error.code(), Some(403 | 404)) => {
-                let rule = "{apiGroups: [\"\"], resources: [namespaces], resourceNames: [kube-system], verbs: [get]}";
-                let reason = GapReason::Forbidden { rule: rule.to_owned(), role: "a ClusterRole".to_owned() };
+                let rule = KindInfo::from_path_parts("", "v1", "namespaces").get_rule("kube-system");
+                let reason = GapReason::Forbidden { rule, role: "a ClusterRole".to_owned() };
                 facts.notes.push(ResourceGap { object: "the cluster's UID".to_owned(), reason });
             }
             Err(error) => return Err(error),

@@ -192,7 +192,7 @@ impl Lister<'_> {
                 // A missing namespace is reported separately (`ClusterFacts::read`).
                 Err(error) if error.code() == Some(404) => continue,
                 Err(error) if error.code() == Some(403) => {
-                    let _ = self.events_tx.send(missing(self.route.forbidden(Some(name))));
+                    let _ = self.events_tx.send(missing(self.route.forbidden_namespace(name)));
                     continue;
                 }
                 Err(error) => return self.failure_event(ListResult::Error(error)),

@@ -82,7 +82,7 @@ impl<'a> RevisionProbe<'a> {
                 Err(error) => return Err(error.into()),
             }
         }
-        let rule = KindInfo::from_path_parts("", "v1", "namespaces").read_rule();
+        let rule = KindInfo::from_path_parts("", "v1", "namespaces").list_rule();
         Err(ResourcesError::Forbidden { rule, role: "a ClusterRole".to_owned(), source: Box::new(refused) })
     }
 

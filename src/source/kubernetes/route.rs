@@ -32,7 +32,12 @@ impl<'a> Route<'a> {
             (None, Some(names)) => format!("a Role in {}", names.join(", ")),
             (None, None) => "a ClusterRole".to_owned(),
         };
-        GapReason::Forbidden { rule: self.kind.read_rule(), role }
+        GapReason::Forbidden { rule: self.kind.list_rule(), role }
+    }
+
+    /// Returns the gap for a namespace that may not be read by its name.
+    pub(super) fn forbidden_namespace(&self, name: &str) -> GapReason {
+        GapReason::Forbidden { rule: self.kind.get_rule(name), role: format!("a Role in {name}") }
     }
 
     /// Returns the gap for a failure of this kind; an error if the failure concerns all kinds.

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::change::{ApiMove, api_move};
-use super::{ObjectKey, ObjectRef, RestoreConfig, TOO_DEEP, object_key, text};
+use super::{ObjectKey, ObjectRef, RestoreConfig, TOO_DEEP, is_always_derived, object_key, text};
 use crate::kubernetes::{
     ApiError, ApiStatus, Cluster, KindInfo, ListMeta, MAX_NESTING, discover, nesting_of, page_query,
 };
@@ -62,6 +62,8 @@ impl ClusterState {
     ) -> Result<ExistingObjects, ApiError> {
         match self.target.find(stored) {
             None => Ok(ExistingObjects::Listed(HashSet::new())),
+            // None of them is created, and so none is looked for: the right to list them is not needed.
+            Some(_) if is_always_derived(stored) => Ok(ExistingObjects::Listed(HashSet::new())),
             Some(_) if few => Ok(ExistingObjects::Unlisted),
             Some(place) => ExistingObjects::list(cluster, place.kind, &stored.resource()).await,
         }

@@ -44,7 +44,7 @@ pub use crate::plan::{ExistingPolicy, Mapping, ObjectName, Permission, Profile, 
 pub use apply::{restore_resources, restore_state::NO_DATA};
 pub use change::{Change, Modifier, ModifierError};
 pub use config::{RestoreConfig, RestoreConfigError, WaitLimits};
-pub use judge::{Derived, GitTool, Infrastructure, Skip};
+pub use judge::{Derived, GitTool, Infrastructure, Skip, is_always_derived};
 pub use object::ObjectRef;
 pub use object_files::{DirectoryError, FileFormat, WrittenFiles, find_unmatched_selectors, write_directory};
 pub use order::step;

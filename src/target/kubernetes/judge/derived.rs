@@ -67,12 +67,22 @@ const KINDS: &[(Derived, &str)] = &[
     (Derived::Request, "orders.acme.cert-manager.io challenges.acme.cert-manager.io"),
 ];
 
+/// True if all objects of a kind are derived, so that none is ever restored.
+#[must_use]
+pub fn is_always_derived(kind: &KindInfo) -> bool {
+    derived_kind(kind).is_some()
+}
+
+fn derived_kind(kind: &KindInfo) -> Option<Derived> {
+    let resource = kind.resource();
+    let row = KINDS.iter().find(|(_, resources)| resources.split(' ').any(|one| one == resource));
+    row.map(|(why, _)| *why)
+}
+
 /// Returns the reason why `object` is derived, if it is.
 pub(crate) fn derived_reason(kind: &KindInfo, object: &Value) -> Option<Derived> {
     let (group, plural) = (kind.group.as_str(), kind.plural.as_str());
-    let resource = kind.resource();
-    let whole = KINDS.iter().find(|(_, resources)| resources.split(' ').any(|one| one == resource));
-    whole.map(|(why, _)| *why).or_else(|| match (group, plural) {
+    derived_kind(kind).or_else(|| match (group, plural) {
         ("", "pods") => pod(object),
         ("batch", "jobs") => job(object),
         ("apps", "replicasets" | "controllerrevisions") => {

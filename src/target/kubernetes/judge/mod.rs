@@ -24,7 +24,7 @@ use crate::kubernetes::KindInfo;
 use crate::plan::{Permission, Scope, SideEffect};
 
 use allow::required_permission;
-pub use derived::{Derived, Skip};
+pub use derived::{Derived, Skip, is_always_derived};
 pub use gitops::GitTool;
 pub(crate) use gitops::TRACKING_MARKS;
 pub use infrastructure::Infrastructure;
