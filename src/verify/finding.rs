@@ -264,11 +264,18 @@ impl Findings {
         }
     }
 
-    /// Records that a signed record names the bad pack `object`, if no snapshot in `newest` needs it.
-    pub fn mark_distrusted(&mut self, object: &str, newest: &BTreeSet<ObjectHash>) {
-        let Some(finding) = self.found.get_mut(object) else { return };
+    /// Records that a signed record names the bad pack `object`. `opened` is true if an identity has proved which
+    /// of its chunks have no copy; `newest` are the newest snapshots.
+    pub fn mark_distrusted(&mut self, object: &str, newest: &BTreeSet<ObjectHash>, opened: bool) {
+        let Some(finding) = self.found.get_mut(object).filter(|finding| !finding.healed) else { return };
         if finding.snapshots.iter().any(|snapshot| newest.contains(&snapshot.hash)) {
             "the next backup stores its data anew: a signed record names it already"
+                .clone_into(&mut finding.remedy);
+            return;
+        }
+        if opened {
+            "bring back its older version, if the bucket keeps versions; otherwise these items are lost in these \
+             snapshots, and newer ones do not need it"
                 .clone_into(&mut finding.remedy);
             return;
         }

@@ -183,21 +183,21 @@ impl Check<'_> {
             let path = EpochPath { writer: plan.writer, plan: plan.plan, epoch: *epoch };
             objects::check(self, path, wanted).await?;
         }
-        if self.options.identities.is_empty() {
-            self.mark_distrusted(plan, records, &wanted);
-        } else {
+        if !self.options.identities.is_empty() {
             contents::check(self, plan, &mut wanted).await?;
         }
+        self.mark_distrusted(plan, records, &wanted);
         Ok(())
     }
 
-    /// Marks the bad packs that signed records name already. An identity proves more.
+    /// Marks the bad packs that signed records name already.
     fn mark_distrusted(
         &mut self,
         plan: &StoredPlan,
         records: &Records,
         wanted: &BTreeMap<EpochId, NamedObjects>,
     ) {
+        let opened = !self.options.identities.is_empty();
         let newest = plan.chain.heads().into_iter().map(|head| head.manifest.hash()).collect();
         for (epoch, wanted) in wanted {
             let path = EpochPath { writer: plan.writer, plan: plan.plan, epoch: *epoch };
@@ -205,7 +205,7 @@ impl Check<'_> {
                 let (known, _) = records.distrusted(plan.plan, *epoch, *id);
                 for pack in domain.bad.intersection(&known) {
                     let key = path.in_domain(*id, ObjectClass::Pack, *pack);
-                    self.findings.mark_distrusted(key.as_str(), &newest);
+                    self.findings.mark_distrusted(key.as_str(), &newest, opened);
                 }
             }
         }

@@ -96,9 +96,10 @@ impl VerifyReport {
             Outcome::Damaged
         } else if self.findings.iter().any(|finding| open(&finding)) {
             Outcome::Usage
-        } else if self.findings.iter().any(|finding| finding.distrusted && !finding.healed) {
-            Outcome::Partial
-        } else if !self.closed_epochs.is_empty() || self.checked.snapshots == 0 {
+        } else if self.findings.iter().any(|finding| finding.distrusted && !finding.healed)
+            || !self.closed_epochs.is_empty()
+            || self.checked.snapshots == 0
+        {
             Outcome::Partial
         } else {
             Outcome::Safe

@@ -202,8 +202,7 @@ impl Run<'_> {
         let seq = start.chain.next_seq();
         let now = context.runtime.clock.now();
         let mut state = start.state.clone();
-        let mut items = Vec::new();
-        let mut domains = Vec::new();
+        let (mut items, mut domains) = (Vec::new(), Vec::new());
         for DomainResult { draft, items: results } in written {
             domains.push(draft);
             for (item, summary, caches) in results {
