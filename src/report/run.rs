@@ -66,8 +66,9 @@ pub struct RunReport {
     pub failure: Option<FailureReport>,
 }
 
+/// True if a number is not shown.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
-fn is_zero(number: &u64) -> bool {
+pub(crate) fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 

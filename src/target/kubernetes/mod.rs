@@ -29,6 +29,7 @@ mod outcome;
 mod owner;
 mod plan;
 mod refusal;
+mod requirement_search;
 mod requirements;
 mod selection_usage;
 mod stored_line;
@@ -67,9 +68,10 @@ pub(crate) use judge::{
 pub(crate) use lines::{MemoryBudget, PARALLEL, open_lines, with_budget};
 pub(crate) use object::{ApiPaths, ObjectKey, api_paths, object_key, path_segment};
 pub(crate) use owner::{LiveOwners, OwnerReference, OwnerSet};
+pub(crate) use requirement_search::find_requirements;
 pub(crate) use requirements::Requirements;
 pub(crate) use selection_usage::SelectionUsage;
-pub(crate) use stored_line::{StoredObject, TOO_DEEP, too_deep_refusal};
+pub(crate) use stored_line::{StoredObject, TOO_DEEP};
 pub(crate) use warning::{pruned_fields, shown_warnings};
 
 /// The cause of a failure to read a stream.

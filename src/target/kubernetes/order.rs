@@ -3,7 +3,7 @@
 //! It avoids most retries but need not be perfect: an object that fails because another is missing is retried
 //! in the next round.
 
-use super::{Requirements, ResourceStreams, RestoreConfig};
+use super::{ResourceStreams, RestoreConfig};
 use crate::kubernetes::KindInfo;
 
 /// Early steps, first to last: (group, resources). A group may be in several steps.
@@ -81,10 +81,10 @@ pub(crate) fn is_definition(kind: &KindInfo) -> bool {
 pub(crate) fn selected_kinds(
     streams: &dyn ResourceStreams,
     config: &RestoreConfig,
-    requirements: &Requirements,
+    is_required: impl Fn(&KindInfo) -> bool,
 ) -> Vec<KindInfo> {
     let mut kinds = streams.kinds();
-    kinds.retain(|kind| config.selects_kind(&kind.resource()) || requirements.has_kind(kind));
+    kinds.retain(|kind| config.selects_kind(&kind.resource()) || is_required(kind));
     kinds.sort_by_cached_key(|kind| (step(kind), kind.clone()));
     kinds
 }

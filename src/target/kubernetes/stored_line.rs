@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::Refusal;
 use crate::kubernetes::{MAX_NESTING, nesting_of};
 
 /// The reason of an object with more levels than are parsed.
@@ -40,14 +39,6 @@ impl StoredObject {
 }
 
 const NOT_JSON: &str = "it is not JSON";
-
-/// Returns the refusal of an object that is nested too deep to be sent.
-pub(crate) fn too_deep_refusal() -> Refusal {
-    let message = format!(
-        "it has more than {MAX_NESTING} levels of lists and maps; --resources-to writes it to a file for kubectl"
-    );
-    Refusal::not_sent(TOO_DEEP, message)
-}
 
 /// The parts of an object that are read at any depth of the others.
 #[derive(Deserialize)]

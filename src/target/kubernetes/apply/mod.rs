@@ -18,8 +18,8 @@ use futures::StreamExt as _;
 use super::{
     ClusterState, DecidedObject, Decider, LiveOwners, MemoryBudget, ObjectDecision, ObjectKey, ObjectRef,
     Outcome, OutcomeSink, PARALLEL, Refusal, RefusalCause, Requirements, ResourceStreams, RestoreConfig,
-    RestoreError, RestoreReport, SelectionUsage, ServedKinds, Warning, get_object, is_merged,
-    is_shared_namespace, open_lines, order, path_segment, text, with_budget,
+    RestoreError, RestoreReport, SelectionUsage, ServedKinds, Warning, find_requirements, get_object,
+    is_merged, is_shared_namespace, open_lines, order, path_segment, text, with_budget,
 };
 use crate::kubernetes::{Cluster, KindInfo};
 use crate::report::event::Meter;
@@ -45,8 +45,8 @@ pub async fn restore_resources(
     meter: &Meter,
 ) -> Result<RestoreReport, RestoreError> {
     let cluster_state = ClusterState::read(cluster).await?;
-    let mut requirements = Requirements::read(cluster, &cluster_state, streams, config).await?;
-    let kinds = order::selected_kinds(streams, config, &requirements);
+    let mut requirements = find_requirements(cluster, &cluster_state, streams, config).await?;
+    let kinds = order::selected_kinds(streams, config, |kind| requirements.has_kind(kind));
     let foreign = cluster_state.is_foreign(config);
     let mut tracker = OutcomeTracker::new(on_outcome, meter, kinds.len());
     tracker.report.foreign = foreign;

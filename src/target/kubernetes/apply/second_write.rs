@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http::Method;
 use serde_json::{Map, Value, json};
 
+use super::attempt::MERGE_PATCH;
 use crate::kubernetes::{ApiError, Cluster, KindInfo};
 use crate::target::kubernetes::{
     FIELD_MANAGER, LiveOwners, ObjectRef, OwnerReference, PendingWrites, Refusal, RestoreConfig,
@@ -291,7 +292,7 @@ impl SecondWriter<'_> {
     async fn patch(&self, path: &str, patch: &Value, kind: &KindInfo) -> Written {
         let body = Bytes::from(patch.to_string());
         let query = format!("fieldManager={FIELD_MANAGER}");
-        let sent = self.cluster.send(Method::PATCH, path, &query, "application/merge-patch+json", body).await;
+        let sent = self.cluster.send(Method::PATCH, path, &query, MERGE_PATCH, body).await;
         match sent {
             Ok(answer) => {
                 let existing: Value = serde_json::from_slice(&answer.body).unwrap_or_default();

@@ -16,11 +16,11 @@ use serde_json::Value;
 
 use super::{
     ObjectRef, OwnerReference, Refusal, Requirements, RestoreConfig, SelectionUsage, ServedKind, ServedKinds,
-    StoredObject, api_paths,
+    StoredObject, TOO_DEEP, api_paths,
     change::{self, ApiMove, Change, Changes, Comparison, NodePorts},
-    each, text, too_deep_refusal,
+    each, text,
 };
-use crate::kubernetes::KindInfo;
+use crate::kubernetes::{KindInfo, MAX_NESTING};
 use crate::plan::{Permission, Scope, SideEffect};
 
 use allow::required_permission;
@@ -233,6 +233,14 @@ impl Decider<'_> {
         object["kind"] = Value::from(kind.kind.clone());
         Ok(Some(kind.clone()))
     }
+}
+
+/// Returns the refusal of an object that is nested too deep to be sent.
+fn too_deep_refusal() -> Refusal {
+    let message = format!(
+        "it has more than {MAX_NESTING} levels of lists and maps; --resources-to writes it to a file for kubectl"
+    );
+    Refusal::not_sent(TOO_DEEP, message)
 }
 
 /// Returns the rule that leaves out a selected object, if one does.

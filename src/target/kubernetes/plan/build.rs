@@ -15,10 +15,10 @@ use crate::kubernetes::{Cluster, KindInfo};
 use crate::plan::Glob;
 use crate::report::event::Meter;
 use crate::target::kubernetes::{
-    ClusterState, DecidedObject, MemoryBudget, ObjectDecision, PARALLEL, Requirements, ResourceStreams,
-    RestoreConfig, RestoreError, SelectionUsage,
+    ClusterState, DecidedObject, MemoryBudget, ObjectDecision, PARALLEL, ResourceStreams, RestoreConfig,
+    RestoreError, SelectionUsage,
     apply::{restore_state::RestoreState, webhooks::UnreachableWebhooks},
-    open_lines, order, with_budget,
+    find_requirements, open_lines, order, with_budget,
 };
 
 /// Decides for every stored object what a restore with this config does, without writing. Calls `on_decision`
@@ -33,8 +33,8 @@ pub async fn plan_resources(
     meter: &Meter,
 ) -> Result<Plan, RestoreError> {
     let cluster_state = ClusterState::read(cluster).await?;
-    let mut requirements = Requirements::read(cluster, &cluster_state, streams, config).await?;
-    let kinds = order::selected_kinds(streams, config, &requirements);
+    let mut requirements = find_requirements(cluster, &cluster_state, streams, config).await?;
+    let kinds = order::selected_kinds(streams, config, |kind| requirements.has_kind(kind));
     let mut planner = Planner {
         cluster,
         config,

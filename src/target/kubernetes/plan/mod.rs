@@ -160,7 +160,7 @@ pub struct Plan {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub incomplete: Vec<(ObjectRef, String)>,
     /// The number of these objects.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "crate::report::run::is_zero")]
     pub incomplete_count: u64,
     /// Objects that are created or changed, without those that need only second writes.
     pub writes: u64,
@@ -181,11 +181,6 @@ pub struct Plan {
     /// True if the config says how existing objects are treated.
     #[serde(skip)]
     pub has_existing_choice: bool,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
-fn is_zero(number: &u64) -> bool {
-    *number == 0
 }
 
 impl Plan {
