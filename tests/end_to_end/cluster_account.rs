@@ -106,7 +106,7 @@ async fn events_on_the_cronjob_tell_how_a_backup_ended_if_the_account_may() {
     create(&cluster, cronjobs, cronjob).await;
     let uid = get(&cluster, &format!("{cronjobs}/kbak-backup")).await["metadata"]["uid"].clone();
     let cli = CliRepo::for_plan("nightly");
-    let config = as_account(&plane, cli.at("account"));
+    let config = as_account(&plane, "backup", cli.at("account"));
     let (config, folder) = (config.display(), cli.text("data"));
     let plan = cli.write_plan(&format!(
         "  cluster: {{kubeconfigFile: \"{config}\"}}\n  volumes: [{{path: \"{folder}\"}}]\n  coverage: \"off\"\n"

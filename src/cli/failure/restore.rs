@@ -59,7 +59,7 @@ impl From<ItemError> for Failure {
 }
 
 fn database_failure(failure: Failure, step: &DatabaseStep, error: DatabaseError) -> Failure {
-    let remedy = match &error {
+    let fixed = match &error {
         _ if failure.exit == Exit::Damaged && *step == DatabaseStep::Globals => {
             Some("nothing was changed; kbak verify --read-all lists the intact snapshots")
         }
@@ -76,20 +76,24 @@ fn database_failure(failure: Failure, step: &DatabaseStep, error: DatabaseError)
         DatabaseError::NoRight { .. } => Some("restore as a role with this right"),
         _ if !matches!(step, DatabaseStep::Dump(_)) => None,
         DatabaseError::NotEmpty { .. } => {
-            Some("an existing database is replaced only with --replace-databases".to_owned())
+            Some("an existing database is replaced only with --replace-databases")
         }
         _ if failure.exit == Exit::Damaged => {
-            Some("drop the incomplete database; kbak verify --read-all lists the intact snapshots".to_owned())
+            Some("drop the incomplete database; kbak verify --read-all lists the intact snapshots")
         }
-        DatabaseError::PartlyRestored { database, .. } => Some(format!(
-            "remove the cause, drop the incomplete database {database} and run it again \
-             (--replace-databases drops all databases of these names)"
-        )),
         DatabaseError::Refused { .. } => {
-            Some("let an administrator do it: an empty database of this name is filled as it is".to_owned())
+            Some("let an administrator do it: an empty database of this name is filled as it is")
         }
         _ => None,
     };
+    let incomplete = match &error {
+        DatabaseError::PartlyRestored { database, .. } if failure.exit != Exit::Damaged => Some(format!(
+            "remove the cause, drop the incomplete database {database} and run it again \
+             (--replace-databases drops all databases of these names)"
+        )),
+        _ => None,
+    };
+    let remedy = fixed.map(str::to_owned).or(incomplete);
     Failure { remedy, ..failure.because(error) }
 }
 
