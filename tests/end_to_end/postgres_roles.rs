@@ -101,13 +101,9 @@ fn names_and_texts_with_backslashes_quotes_and_line_breaks_are_restored() {
     for conforming in ["on", "off"] {
         let setting = format!("standard_conforming_strings={conforming}");
         let server = PostgresServer::start(PASSWORD, &[&setting]);
-        for statement in ODD_TEXTS {
-            let set = "SET standard_conforming_strings = on;";
-            match statement.starts_with("CREATE DATABASE") {
-                true => server.sql("postgres", statement),
-                false => server.sql("postgres", &format!("{set} {statement}")),
-            };
-        }
+        run(&server, &["ALTER ROLE kbak SET standard_conforming_strings = on"]);
+        run(&server, ODD_TEXTS);
+        run(&server, &["ALTER ROLE kbak RESET standard_conforming_strings"]);
         server.sql("back\\slash", "CREATE TABLE t AS SELECT 1 AS x");
         let before = globals(&server);
         let repo = PostgresRepo::of(server);

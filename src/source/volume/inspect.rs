@@ -8,9 +8,8 @@ use rustix::io::{Errno, Result as Io};
 
 use super::VolumeReader;
 use super::gap::{GapKind, LeftOut, SkipReason};
-use super::read::{ReadConsistency, find_end};
+use super::length::find_end;
 use crate::format::tar::{self, EntryKind, MAX_EXTENTS, TarEntry, Xattr};
-use crate::fs::beneath::Mounts;
 use crate::fs::{FileType, Root, Stat, beneath, holes, xattrs};
 
 /// One entry of a volume with its header, as [`tar::encode`] gave it.
@@ -73,7 +72,12 @@ impl VolumeMember {
         Self::encode(path, EntryKind::HardLink { link_target }, stat, Vec::new())
     }
 
-    fn encode(path: Vec<u8>, kind: EntryKind, stat: Stat, xattrs: Vec<Xattr>) -> Result<Self, GapKind> {
+    pub(super) fn encode(
+        path: Vec<u8>,
+        kind: EntryKind,
+        stat: Stat,
+        xattrs: Vec<Xattr>,
+    ) -> Result<Self, GapKind> {
         let Stat { mode, uid, gid, mtime, .. } = stat;
         let entry = TarEntry { path, kind, mode, uid, gid, mtime, names: None, xattrs };
         let encoded = tar::encode(&entry).map_err(GapKind::Encode)?;
@@ -208,24 +212,8 @@ impl VolumeReader {
         Ok(Some(if data == stat.size { plain } else { EntryKind::Sparse { size: stat.size, extents } }))
     }
 
-    /// Returns the member to read after a read with this result: with the length that was found, if that is
-    /// another one, and then without holes.
-    pub fn for_next_attempt(
-        &self,
-        member: VolumeMember,
-        content: ReadConsistency,
-    ) -> Result<VolumeMember, GapKind> {
-        let ReadConsistency::EndsAt(end) = content else { return Ok(member) };
-        let (parent, name) = tar::order::split(&member.path).ok_or(GapKind::Replaced)?;
-        let parent = self.inner.root.open_directory(parent, true, Mounts::Stop).map_err(GapKind::Open)?;
-        let place = EntryLocation::Named(Arc::new(parent), name.to_vec());
-        // The first inspection has recorded those that are left out.
-        let xattrs = self.read_xattrs(&place, InspectLimits::FULL, &mut Vec::new()).unwrap_or_default();
-        VolumeMember::encode(member.path, EntryKind::File { size: end }, member.stat, xattrs)
-    }
-
     /// Returns the extended attributes that are kept, sorted; `None` if they exceed the limit.
-    fn read_xattrs(
+    pub(super) fn read_xattrs(
         &self,
         place: &EntryLocation,
         limits: InspectLimits,

@@ -8,6 +8,7 @@
 
 mod gap;
 mod inspect;
+mod length;
 mod planner;
 mod read;
 pub mod timestamp_trust;

@@ -21,17 +21,13 @@ use rustix::io::Errno;
 use super::VolumeReader;
 use super::gap::GapKind;
 use super::inspect::{EntryLocation, InspectLimits, Inspected, VolumeMember};
+use super::length::{find_end, read_at};
 use crate::format::tar::{self, EntryKind, Extent};
 use crate::fs::beneath::{self, Mounts};
 use crate::fs::{FileType, Stat};
 
 /// The number of reads of a changing file before the change is accepted and reported.
 pub const ATTEMPTS: usize = 3;
-
-/// The most bytes that are read to find the end of a file whose size is wrong. It may have none.
-pub const MAX_UNSIZED: u64 = 16 << 30;
-/// The number of bytes that are read at once to find the end of a file.
-const MEASURED_AT_ONCE: usize = 256 << 10;
 
 /// The consistency of content that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,6 +151,22 @@ impl VolumeReader {
         }
     }
 
+    /// Returns the member to read after a read with this result: with the length that was found, if that is
+    /// another one, and then without holes.
+    pub fn for_next_attempt(
+        &self,
+        member: VolumeMember,
+        content: ReadConsistency,
+    ) -> Result<VolumeMember, GapKind> {
+        let ReadConsistency::EndsAt(end) = content else { return Ok(member) };
+        let (parent, name) = tar::order::split(&member.path).ok_or(GapKind::Replaced)?;
+        let parent = self.inner.root.open_directory(parent, true, Mounts::Stop).map_err(GapKind::Open)?;
+        let place = EntryLocation::Named(Arc::new(parent), name.to_vec());
+        // The first inspection has recorded those that are left out.
+        let xattrs = self.read_xattrs(&place, InspectLimits::FULL, &mut Vec::new()).unwrap_or_default();
+        VolumeMember::encode(member.path, EntryKind::File { size: end }, member.stat, xattrs)
+    }
+
     /// Opens a regular file. Its access time is left unchanged if this user may request that.
     fn open_file(&self, path: &[u8], owner: u32) -> Result<OwnedFd, GapKind> {
         // Without O_NONBLOCK, opening a pipe that took the file's place would block for ever.
@@ -231,25 +243,6 @@ impl MemberReader {
     }
 }
 
-/// Returns the offset at which a file ends that has at least `from` bytes.
-/// Fails with [`GapKind::NoEnd`] if it does not end within [`MAX_UNSIZED`] bytes after it.
-pub(super) fn find_end(fd: &OwnedFd, from: u64) -> Result<u64, GapKind> {
-    let mut first = [0u8; 1];
-    if read_at(fd, &mut first, from)? == 0 {
-        return Ok(from);
-    }
-    let mut buffer = vec![0u8; MEASURED_AT_ONCE];
-    let mut end = from;
-    while end - from < MAX_UNSIZED {
-        let got = read_at(fd, &mut buffer, end)?;
-        end += got as u64;
-        if got < buffer.len() {
-            return Ok(end);
-        }
-    }
-    Err(GapKind::NoEnd)
-}
-
 fn read_whole(reading: &mut MemberReader, out: &mut Vec<u8>) -> Result<(), GapKind> {
     let member = &reading.member;
     let content = usize::try_from(member.content).map_err(|_| GapKind::Read(Errno::FBIG))?;
@@ -261,18 +254,4 @@ fn read_whole(reading: &mut MemberReader, out: &mut Vec<u8>) -> Result<(), GapKi
     reading.next_block(&mut out[from..])?;
     out.resize(out.len() + tar::padding(content as u64), 0);
     Ok(())
-}
-
-/// Reads until `into` is full or the file ends.
-fn read_at(fd: &OwnedFd, into: &mut [u8], offset: u64) -> Result<usize, GapKind> {
-    let mut filled = 0;
-    while filled < into.len() {
-        match rustix::io::pread(fd, &mut into[filled..], offset + filled as u64) {
-            Ok(0) => break,
-            Ok(got) => filled += got,
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(GapKind::Read(error)),
-        }
-    }
-    Ok(filled)
 }
