@@ -256,3 +256,32 @@ fn devices_and_owners_that_cannot_be_restored_are_foreseen() {
     assert_eq!((dry, real), (3, 3), "{out}{dry_err}\n{err}");
     assert!(out.contains("this user cannot set owner and group"), "{out}");
 }
+
+#[test]
+fn remedies_fit_the_fault_of_a_target() {
+    let fixture = Fixture::new();
+    let cli = &fixture.cli;
+    std::fs::write(cli.at("file"), "").expect("a file");
+    let (item, url) = (cli.data_item(), fixture.url("nobody"));
+    let away = format!("postgresql://kbak@/postgres?host={}&port=1", fixture.server.socket().display());
+    for (args, code, remedy) in [
+        (vec!["--item", &item, "--to", "FILE"], 2, "a file is in the place of the target"),
+        (vec!["--item", "shop", "--database", &away], 5, "check the host and port of --database"),
+        (vec!["--item", "shop", "--database", &url], 2, "check the user and the database of --database"),
+    ] {
+        let file = cli.text("file");
+        let args: Vec<&str> =
+            args.into_iter().map(|arg| if arg == "FILE" { file.as_str() } else { arg }).collect();
+        let mut run = command(&[&["restore"][..], &args].concat());
+        let output = run.args(cli.reader_args()).env("PGPASSWORD", "secret").output().expect("it runs");
+        let (ended, _, err) = read(output);
+        assert!(ended == code && err.contains(remedy), "{args:?}: {ended}: {err}");
+    }
+    let config = cli.text("kubeconfig");
+    let text = "{apiVersion: v1, kind: Config, current-context: c, contexts: [{name: c, context: {cluster: k}}], \
+                clusters: [{name: k, cluster: {server: \"http://127.0.0.1:1\"}}]}";
+    std::fs::write(&config, text).expect("a kubeconfig");
+    let plan = cli.write_plan(&format!("  cluster: {{kubeconfigFile: \"{config}\"}}\n  resources: {{}}\n"));
+    let (code, _, err) = read(command(&["rbac", "--plan", &plan]).output().expect("it runs"));
+    assert!(code == 5 && err.contains("check the server of the kubeconfig"), "{code}: {err}");
+}
