@@ -119,10 +119,10 @@ mod tests {
                 wanted.iter().any(|(name, value)| lacks(value, existing.get(name), exact))
             }
             (Value::Array(all), Some(Value::Array(have))) => {
-                let fits = |(one, other): (&Value, &Value)| {
-                    !lacks(one, Some(other), exact) && !(exact && lacks(other, Some(one), exact))
+                let differ = |(one, other): (&Value, &Value)| {
+                    lacks(one, Some(other), exact) || (exact && lacks(other, Some(one), exact))
                 };
-                !(all.len() == have.len() && all.iter().zip(have).all(fits))
+                all.len() != have.len() || all.iter().zip(have).any(differ)
             }
             (wanted, Some(existing)) => wanted != existing,
             (wanted, None) => !is_empty(wanted),
