@@ -154,7 +154,7 @@ fn read_plan(args: &VerifyArgs, run: &RunOutput<'_>) -> Result<Option<BackupPlan
     Ok(plan.map(|checked| checked.plan))
 }
 
-/// What the arguments and the plan name.
+/// The repository and keys that the arguments and the plan name.
 struct Inputs {
     /// The options of the repository.
     repository: ReadArgs,
