@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use kbak::kubernetes::Cluster;
 use serde_json::{Value, json};
 
-use crate::support::account::{ENTRY, apply, as_account, move_secret, write_plan};
+use crate::support::account::{CRONJOBS, ENTRY, apply, as_account, create_cronjob, move_secret, write_plan};
 use crate::support::cli_repo::CliRepo;
 use crate::support::control_plane::{ControlPlane, create, delete, get};
 use crate::support::memory_backup::create_namespace;
@@ -98,13 +98,7 @@ async fn events_on_the_cronjob_tell_how_a_backup_ended_if_the_account_may() {
     let plane = ControlPlane::start(&["--without-controllers"]);
     let cluster = plane.cluster().await;
     create_namespace(&cluster, "kbak").await;
-    let pod = json!({"restartPolicy": "Never", "containers": [{"name": "kbak", "image": "kbak"}]});
-    let cronjob = json!({"metadata": {"name": "kbak-backup"}, "spec": {
-        "schedule": "0 2 * * *", "jobTemplate": {"spec": {"template": {"spec": pod}}},
-    }});
-    let cronjobs = "/apis/batch/v1/namespaces/kbak/cronjobs";
-    create(&cluster, cronjobs, cronjob).await;
-    let uid = get(&cluster, &format!("{cronjobs}/kbak-backup")).await["metadata"]["uid"].clone();
+    let uid = create_cronjob(&cluster).await;
     let cli = CliRepo::for_plan("nightly");
     let config = as_account(&plane, "backup", cli.at("account"));
     let (config, folder) = (config.display(), cli.text("data"));
@@ -155,7 +149,7 @@ async fn events_on_the_cronjob_tell_how_a_backup_ended_if_the_account_may() {
     assert!(!event.to_string().contains(&folder), "{event:#}");
 
     // A CronJob that is gone is a warning, too.
-    delete(&cluster, &format!("{cronjobs}/kbak-backup")).await;
+    delete(&cluster, &format!("{CRONJOBS}/kbak-backup")).await;
     let (code, warnings, _) = backup().await;
     assert!(code == Some(0) && warnings.contains("404"), "{warnings}");
 }

@@ -1,13 +1,15 @@
 //! Runs that fail: the pod's log and its termination message name the reason, and the Job is tried
 //! again only where that can help.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::Method;
 use serde_json::{Value, json};
 
-use super::installed::{Installed, end_of};
+use super::helper;
+use super::installed::{Installed, NODE, end_of};
+use super::sidecars::native_sidecars_end_with_the_run_and_old_ones_at_the_deadline;
+use crate::support::control_plane::patch;
+use crate::support::wait::until;
 
 /// A failure: values that cause it, the exit code, and the reason in log and message.
 const FAILURES: &[(&str, &str, i64, &str)] = &[
@@ -16,7 +18,7 @@ const FAILURES: &[(&str, &str, i64, &str)] = &[
     ("no-writer-secret", "writer.existingSecret=absent", 2, "/etc/kbak/writer/absent/writer.key"),
     ("no-epoch-secret", "epoch.existingSecret=absent", 2, "writer.key.epoch of the Secret kbak/absent"),
     ("wrong-secret", "store.existingSecret=wrong", 2, "the credentials are missing or not accepted"),
-    ("no-rights", "rbac.secrets=false", 3, "resources: [secrets], verbs: [get, list]"),
+    ("no-rights", "rbac.secrets=false", 3, "resources: [secrets], verbs: [list]"),
     (
         "deadline",
         "backup.activeDeadlineSeconds=10,backup.extraArgs={--upload,1Ki/s}",
@@ -34,27 +36,48 @@ async fn failed_runs_name_their_reason_in_log_and_message() {
     for (name, setting, exit, reason) in FAILURES {
         kbak.helm("upgrade", &[setting, "backup.backoffLimit=0"]);
         kbak.start_job("backup", name).await;
-        assert!(!kbak.ended(name).await, "{name}");
-        let pods = kbak.pods(name).await;
-        let (code, message) = end_of(&pods[0]);
-        let log = kbak.log(&pods[0]).await;
-        assert_eq!((code, pods.len()), (*exit, 1), "{name}: {log}");
-        assert!(log.contains(reason) && message.contains(reason), "{name}: {log}\nmessage: {message}");
+        fails(&kbak, name, *exit, reason).await;
     }
+    no_egress(&kbak).await;
+    // Earlier snapshots are untouched, and the next run is not disturbed by any of these.
+    kbak.helm("upgrade", &[]);
+    kbak.back_up("at-last").await;
+}
+
+/// Waits for the end of a Job that fails in its only pod, which names the reason.
+async fn fails(kbak: &Installed, name: &str, exit: i64, reason: &str) {
+    assert!(!kbak.ended(name).await, "{name}");
+    let pods = kbak.pods(name).await;
+    let (code, message) = end_of(&pods[0]);
+    let log = kbak.log(&pods[0]).await;
+    assert_eq!((code, pods.len()), (exit, 1), "{name}: {log}");
+    assert!(log.contains(reason) && message.contains(reason), "{name}: {log}\nmessage: {message}");
+}
+
+/// A NetworkPolicy that leaves no way to the store. It holds a moment after a pod begins, so this one waits.
+async fn no_egress(kbak: &Installed) {
+    kbak.helm("upgrade", &["networkPolicy.store.cidrs={198.51.100.0/24}", "backup.backoffLimit=0"]);
+    let closed = format!("while nc -w 1 {NODE} {} </dev/null >/dev/null 2>&1; do true; done", kbak.port());
+    let wait = |spec: &mut Value| {
+        spec["template"]["spec"]["initContainers"] = json!([helper("wait", &closed)]);
+    };
+    kbak.start_changed_job("backup", "no-egress", wait).await;
+    fails(kbak, "no-egress", 5, "Connection refused").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn killed_and_evicted_runs_are_tried_again() {
     let Some(kbak) = Installed::start().await else { return };
     killed(&kbak).await;
-    evicted(&kbak).await;
+    drained(&kbak).await;
+    native_sidecars_end_with_the_run_and_old_ones_at_the_deadline(&kbak).await;
 }
 
 /// A process killed in the middle of a run is one try; the next one ends well.
 async fn killed(kbak: &Installed) {
     kbak.helm("upgrade", &["backup.extraArgs={--upload,16Ki/s}", "backup.backoffLimit=1"]);
     kbak.start_job("backup", "killed").await;
-    let pod = running(kbak, "killed").await;
+    let pod = kbak.running("killed").await;
     kill(&pod);
     assert!(kbak.ended("killed").await);
     let pods = kbak.pods("killed").await;
@@ -65,11 +88,14 @@ async fn killed(kbak: &Installed) {
     assert_eq!(end_of(&pods[1]).0, 0);
 }
 
-/// An eviction interrupts the run, and costs no try.
-async fn evicted(kbak: &Installed) {
+/// A drained node takes no new pods and evicts the run, which costs no try. It goes on where a node is.
+async fn drained(kbak: &Installed) {
     kbak.helm("upgrade", &["backup.extraArgs={--upload,16Ki/s}", "backup.backoffLimit=0"]);
-    kbak.start_job("backup", "evicted").await;
-    let pod = running(kbak, "evicted").await;
+    kbak.start_job("backup", "drained").await;
+    let pod = kbak.running("drained").await;
+    let node = pod["spec"]["nodeName"].as_str().expect("a node");
+    let node = format!("/api/v1/nodes/{node}");
+    patch(&kbak.cluster, &node, json!({"spec": {"unschedulable": true}})).await;
     let name = pod["metadata"]["name"].as_str().expect("a name");
     let eviction = json!({
         "apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": "kbak"},
@@ -77,21 +103,20 @@ async fn evicted(kbak: &Installed) {
     let path = format!("/api/v1/namespaces/kbak/pods/{name}/eviction");
     let body = Bytes::from(eviction.to_string());
     kbak.cluster.send(Method::POST, &path, "", "application/json", body).await.expect("an eviction");
-    assert!(kbak.ended("evicted").await);
+    // The next pod is made, and waits for a node.
+    let query = "/api/v1/namespaces/kbak/pods";
+    until(&kbak.cluster, query, |pods| unschedulable(pods, "drained")).await;
+    patch(&kbak.cluster, &node, json!({"spec": {"unschedulable": null}})).await;
+    assert!(kbak.ended("drained").await);
 }
 
-/// Waits until the pod of a Job reads resources and its status names the container, and returns it.
-async fn running(kbak: &Installed, job: &str) -> Value {
-    for _ in 0..600 {
-        if let Some(pod) = kbak.pods(job).await.pop()
-            && pod["status"]["containerStatuses"][0]["containerID"].is_string()
-            && kbak.log(&pod).await.contains("resources begins")
-        {
-            return pod;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("{job} never begins");
+/// True if a pod of a Job waits for a node.
+fn unschedulable(pods: &Value, job: &str) -> bool {
+    pods["items"].as_array().is_some_and(|pods| {
+        pods.iter().filter(|pod| pod["metadata"]["labels"]["job-name"] == job).any(|pod| {
+            pod["status"]["conditions"][0]["reason"] == "Unschedulable" && pod["status"]["phase"] == "Pending"
+        })
+    })
 }
 
 /// Kills the container's process, found by its cgroup: the node's processes are this machine's.

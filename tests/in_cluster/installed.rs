@@ -96,14 +96,16 @@ impl Installed {
 
     /// Makes the keys of two owners.
     pub fn make_owners(&self) {
-        let mut recipients = Vec::new();
-        for owner in ["ada", "bob"] {
-            let key = format!("{owner}.key");
-            let public =
-                run_ok(command(&["keygen", "--no-passphrase", "-o", &key]).current_dir(&self.dir), b"");
-            recipients.push(String::from_utf8(public).expect("text").trim().to_owned());
-        }
+        let recipients = ["ada", "bob"].map(|owner| self.make_owner(owner));
         std::fs::write(self.file("recipients"), recipients.join("\n")).expect("a file");
+    }
+
+    /// Makes the key of an owner, and returns the public one.
+    pub fn make_owner(&self, name: &str) -> String {
+        let key = format!("{name}.key");
+        let mut keygen = command(&["keygen", "--no-passphrase", "-o", &key]);
+        let public = run_ok(keygen.current_dir(&self.dir), b"");
+        String::from_utf8(public).expect("text").trim().to_owned()
     }
 
     /// Returns the owners' public keys: ada's, then bob's.

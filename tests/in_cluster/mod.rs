@@ -4,12 +4,16 @@ mod chart;
 mod drafted;
 mod failures;
 mod installed;
+mod obstacles;
+mod owners;
 mod runs;
+mod secrets;
+mod sidecars;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::owners::run_ok;
 
@@ -25,6 +29,15 @@ fn helm(home: &Path) -> Command {
     let mut command = Command::new(program);
     command.env_clear().env("HOME", home).env("PATH", std::env::var_os("PATH").unwrap_or_default());
     command
+}
+
+/// Returns a container that runs a script, within the rules of Pod Security.
+fn helper(name: &str, script: &str) -> Value {
+    json!({
+        "name": name, "image": "kbak.test/busybox:1", "imagePullPolicy": "Never",
+        "command": ["sh", "-c", script],
+        "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+    })
 }
 
 /// Returns the objects that the chart renders with the values in a file.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::helper;
 use super::installed::{Installed, NODE, end_of};
 use crate::support::control_plane::{create, get};
 use crate::support::owners::run_ok;
@@ -41,8 +42,10 @@ async fn cronjobs_back_up_and_verify_the_cluster_and_a_laptop_reads_it() {
 
     network_policies_allow_what_each_pod_needs(&kbak).await;
 
+    super::owners::removed_owner_opens_no_later_snapshot(&kbak).await;
+
     let mut ls = kbak.on_the_laptop(&["ls", "latest", "resources:apps/v1/deployments"]);
-    let listed = run_ok(ls.args(["--signer", "kbak.pub", "--identity", "bob.key"]), b"");
+    let listed = run_ok(ls.args(["--signer", "kbak.pub", "--identity", "ada.key"]), b"");
     assert!(String::from_utf8_lossy(&listed).contains("coredns"));
 }
 
@@ -65,25 +68,68 @@ async fn scheduled(kbak: &Installed) -> Value {
 async fn network_policies_allow_what_each_pod_needs(kbak: &Installed) {
     let store = format!("{NODE}:{}", kbak.port());
     let (server, kubelet) = (format!("{NODE}:6443"), format!("{NODE}:10250"));
+    let third = third_server(kbak).await;
+    let cidr = format!("{NODE}/32");
+    kbak.helm(
+        "upgrade",
+        &[
+            &format!("networkPolicy.store.cidrs={{{cidr}}}"),
+            &format!("networkPolicy.apiServer.cidrs={{{cidr}}}"),
+        ],
+    );
     for (component, open) in [
-        ("backup", vec![&store, &server]),
-        ("verify", vec![&store]),
-        ("stranger", vec![&store, &server, &kubelet]),
+        ("backup", vec!["names", &store, &server]),
+        ("check", vec!["names", &store, &server]),
+        ("verify", vec!["names", &store]),
+        ("stranger", vec!["names", &store, &server, &kubelet, &third]),
     ] {
-        let said = probe(kbak, component, &[&store, &server, &kubelet]).await;
+        let said = probe(kbak, component, &[&store, &server, &kubelet, &third]).await;
         let found: Vec<&str> = said.lines().collect();
         assert_eq!(found, open, "{component}");
     }
+    // Nobody reaches a pod of kbak.
+    let backup = listener(kbak, "kbak", "backup").await;
+    let said = probe(kbak, "visitor", &[&backup]).await;
+    assert_eq!(said.trim_end(), "names");
 }
 
-/// Returns those of the addresses to which a pod of a component can connect.
+/// Starts a server in a pod of another namespace at the store's port, and returns its address.
+async fn third_server(kbak: &Installed) -> String {
+    create(&kbak.cluster, "/api/v1/namespaces", json!({"metadata": {"name": "third"}})).await;
+    listener(kbak, "third", "server").await
+}
+
+/// Starts a pod that listens at the store's port, and returns its address.
+async fn listener(kbak: &Installed, namespace: &str, component: &str) -> String {
+    let port = kbak.port();
+    let name = format!("listener-{component}");
+    let path = format!("/api/v1/namespaces/{namespace}/pods");
+    create(&kbak.cluster, &path, busybox(&name, component, &format!("nc -ll -p {port} -e true"))).await;
+    let pod =
+        until(&kbak.cluster, &format!("{path}/{name}"), |pod| pod["status"]["phase"] == "Running").await;
+    format!("{}:{port}", pod["status"]["podIP"].as_str().expect("an address"))
+}
+
+/// Returns "names" if the cluster's DNS answers, and those of the addresses to which a pod of a component can connect.
 async fn probe(kbak: &Installed, component: &str, addresses: &[&String]) -> String {
     // The policy comes a moment after the pod, which has no connection of its own before.
-    let script = "sleep 3; for a in \"$@\"; do nc -w 2 ${a%:*} ${a#*:} </dev/null >/dev/null 2>&1 && echo $a; done; true";
+    let addresses: Vec<&str> = addresses.iter().map(|address| address.as_str()).collect();
+    let script = format!(
+        "sleep 3; nslookup kubernetes.default.svc.cluster.local >/dev/null && echo names; for a in {}; do \
+         nc -w 2 ${{a%:*}} ${{a#*:}} </dev/null >/dev/null 2>&1 && echo $a; done; true",
+        addresses.join(" ")
+    );
     let name = format!("probe-{component}");
-    let mut command = vec![json!("sh"), json!("-c"), json!(script), json!("sh")];
-    command.extend(addresses.iter().map(|address| json!(address)));
-    let pod = json!({
+    let pod = busybox(&name, component, &script);
+    create(&kbak.cluster, "/api/v1/namespaces/kbak/pods", pod).await;
+    let path = format!("/api/v1/namespaces/kbak/pods/{name}");
+    let pod = until(&kbak.cluster, &path, |pod| pod["status"]["phase"] == "Succeeded").await;
+    kbak.log(&pod).await
+}
+
+/// Returns a pod with the labels of kbak's own.
+fn busybox(name: &str, component: &str, script: &str) -> Value {
+    json!({
         "metadata": {"name": name, "labels": {
             "app.kubernetes.io/name": "kbak", "app.kubernetes.io/instance": "kbak",
             "app.kubernetes.io/component": component,
@@ -93,14 +139,7 @@ async fn probe(kbak: &Installed, component: &str, addresses: &[&String]) -> Stri
             "securityContext": {
                 "runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"},
             },
-            "containers": [{
-                "name": "probe", "image": "kbak.test/busybox:1", "imagePullPolicy": "Never", "command": command,
-                "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
-            }],
+            "containers": [helper("probe", script)],
         },
-    });
-    create(&kbak.cluster, "/api/v1/namespaces/kbak/pods", pod).await;
-    let path = format!("/api/v1/namespaces/kbak/pods/{name}");
-    let pod = until(&kbak.cluster, &path, |pod| pod["status"]["phase"] == "Succeeded").await;
-    kbak.log(&pod).await
+    })
 }

@@ -50,6 +50,18 @@ pub async fn move_secret(cli: &CliRepo, cluster: &Cluster) {
     std::fs::remove_file(file).expect("removed");
 }
 
+/// The folder of the CronJob whose Events tell of runs.
+pub const CRONJOBS: &str = "/apis/batch/v1/namespaces/kbak/cronjobs";
+
+/// Creates the CronJob `kbak-backup`. Returns its UID.
+pub async fn create_cronjob(cluster: &Cluster) -> Value {
+    let pod = json!({"restartPolicy": "Never", "containers": [{"name": "kbak", "image": "kbak"}]});
+    let cronjob = json!({"metadata": {"name": "kbak-backup"}, "spec": {
+        "schedule": "0 2 * * *", "suspend": true, "jobTemplate": {"spec": {"template": {"spec": pod}}},
+    }});
+    create(cluster, CRONJOBS, cronjob).await["metadata"]["uid"].clone()
+}
+
 /// Creates what `kbak rbac -o json` has printed.
 pub async fn apply(cluster: &Cluster, manifests: &str) {
     for line in manifests.lines() {
