@@ -4,6 +4,7 @@ mod chart;
 mod drafted;
 mod failures;
 mod installed;
+mod killed;
 mod obstacles;
 mod owners;
 mod runs;

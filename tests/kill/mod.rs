@@ -6,6 +6,8 @@
 mod databases;
 mod points;
 
+pub use points::{BACKUP, EPOCH_CREATE, EPOCH_FIRST_COMMIT};
+
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::ExitStatusExt as _;

@@ -9,14 +9,14 @@ use crate::support::cli_repo::as_strs;
 use crate::support::program::{at_full_size, beneath, good};
 
 /// In the creation of an epoch: `kbak epoch close` makes a successor.
-const EPOCH_CREATE: &[&str] =
+pub const EPOCH_CREATE: &[&str] =
     &["epoch.secret.kept", "epoch.copy.stored", "epoch.copy.stored:2", "epoch.born"];
 
 /// After the first commit in a new epoch.
-const EPOCH_FIRST_COMMIT: &[&str] = &["epoch.secret.settling", "epoch.secret.settled"];
+pub const EPOCH_FIRST_COMMIT: &[&str] = &["epoch.secret.settling", "epoch.secret.settled"];
 
 /// In a backup, in the order of their first pass.
-const BACKUP: &[&str] = &[
+pub const BACKUP: &[&str] = &[
     "backup.started",
     "backup.epoch.ready",
     "backup.chain.read",
