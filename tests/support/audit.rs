@@ -52,13 +52,11 @@ fn read(text: &str, account: &str) -> Requests {
             subresource => format!("{}/{subresource}", part("resource")),
         };
         let right = (event["verb"].as_str().expect("a verb").to_owned(), part("apiGroup"), plural);
-        match event["responseStatus"]["code"].as_u64() {
-            Some(403) => {
-                found.forbidden.insert((right, event["requestURI"].as_str().unwrap_or_default().to_owned()));
-            }
-            _ => {
-                found.used.insert(right);
-            }
+        // A quota or a webhook forbids with the same status what the account may do.
+        if event["annotations"]["authorization.k8s.io/decision"] == "forbid" {
+            found.forbidden.insert((right, event["requestURI"].as_str().unwrap_or_default().to_owned()));
+        } else {
+            found.used.insert(right);
         }
     }
     found
