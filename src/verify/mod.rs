@@ -21,7 +21,7 @@ use std::sync::Arc;
 use crate::format::ids::{EpochId, NameId, ObjectHash, WriterId};
 use crate::format::layout::{self, EpochPath, ObjectClass, ObjectKey};
 use crate::format::{epoch::EpochError, manifest::ManifestError, record::RecordError};
-use crate::report::{error::causes, event::Meter};
+use crate::report::{error::causes, event::Meter, text::plural};
 use crate::repository::chain::{ChainFault, Snapshot};
 use crate::repository::read::open::{read_marker, validate_marker};
 use crate::repository::read::reader::{RepositoryReader, StoredPlan};
@@ -185,8 +185,49 @@ impl Check<'_> {
         }
         if !self.options.identities.is_empty() {
             contents::check(self, plan, &mut wanted).await?;
+        } else if self.options.depth != Depth::All {
+            self.add_recorded_packs(plan, records, &mut wanted).await?;
         }
         self.mark_distrusted(plan, records, &wanted);
+        Ok(())
+    }
+
+    /// Adds packs that were not all read, that signed records call bad, and that a newest snapshot needs.
+    async fn add_recorded_packs(
+        &mut self,
+        plan: &StoredPlan,
+        records: &Records,
+        wanted: &mut BTreeMap<EpochId, NamedObjects>,
+    ) -> Result<()> {
+        let newest = plan.chain.heads().into_iter().map(|head| head.manifest.hash()).collect();
+        let mut older = 0;
+        for (epoch, wanted) in wanted {
+            let path = EpochPath { writer: plan.writer, plan: plan.plan, epoch: *epoch };
+            for (id, domain) in &mut wanted.domains {
+                let (known, _) = records.distrusted(plan.plan, *epoch, *id);
+                let unseen: Vec<_> =
+                    known.difference(&domain.bad).filter(|pack| domain.wants(pack)).copied().collect();
+                domain.bad.extend(unseen.iter().copied());
+                let keys = unseen.iter().map(|pack| path.in_domain(*id, ObjectClass::Pack, *pack));
+                let keys: Vec<ObjectKey> = keys.collect();
+                for key in &keys {
+                    let detail = "a signed record says so, and this run has not read it";
+                    self.findings.add(key.as_str(), ObjectKind::Pack, Fault::Altered, detail);
+                }
+                objects::users_of_bad(self, path, *id, domain).await?;
+                let is_old = |key: &&ObjectKey| self.findings.remove_unless_affecting(key.as_str(), &newest);
+                older += keys.iter().filter(is_old).count();
+            }
+        }
+        if older > 0 {
+            let packs = plural(
+                older as u64,
+                "pack that a signed record calls bad",
+                "packs that signed records call bad",
+            );
+            let needed = "only older snapshots need: --identity tells whether copies make those whole";
+            self.not_checked(format!("{packs}, and that {needed}"));
+        }
         Ok(())
     }
 

@@ -134,6 +134,9 @@ fn changed_files_are_listed_by_diff() {
     found.sort();
     let expected = [("deep/two.txt", "changed"), ("one.txt", "removed"), ("three.txt", "added")];
     assert_eq!(found, expected.map(|(path, change)| (path.to_owned(), change.to_owned())));
+    let (code, out, err) = cli.run_reader(&["diff", "latest"]);
+    assert_eq!((code, out.as_str()), (2, ""), "{err}");
+    assert!(err.contains("with itself") && err.contains("--live"), "{err}");
     let (code, out, _) = cli.run_reader(&["diff", "2", "2"]);
     assert_eq!((code, out.as_str()), (0, ""));
 }

@@ -196,6 +196,9 @@ fn repaired_damage_is_not_reported_for_ever() {
     let (code, out, err) = verify(&["--read-all"]);
     assert_eq!(code, 4, "the newest snapshot still needs them: {err}");
     assert!(out.contains("the next backup stores its data anew"), "{out}");
+    // The record counts also where the pack is not read.
+    let (code, out, err) = verify(&[]);
+    assert_eq!(code, 4, "the newest snapshot still needs a pack that a record calls bad: {out}{err}");
 
     let lost = |out: &str| warnings(&json(out)).concat().contains("gone, altered or distrusted");
     let (code, out, err) = cli.backup(&["-o", "json"]);
@@ -210,6 +213,9 @@ fn repaired_damage_is_not_reported_for_ever() {
         out.contains("· ") && out.contains("kbak verify --identity OWNER-KEY") && !out.contains("✗"),
         "{out}"
     );
+    let (code, out, err) = verify(&[]);
+    assert_eq!(code, 0, "no alarm for ever: {out}{err}");
+    assert!(err.contains("only older snapshots need"), "{out}{err}");
     let (code, out, err) = cli.run_reader(&["verify"]);
     assert_eq!(code, 0, "copies make every snapshot whole: {out}{err}");
     let (code, _, err) = cli.run_reader(&["restore", "1", "--to", &cli.text("back")]);

@@ -70,6 +70,11 @@ pub(crate) fn run(args: &DiffArgs, console: &Console) -> Result<Exit, Failure> {
     if args.live {
         return compare_live(args, &identities, console);
     }
+    if (args.from.as_str(), args.to.as_str()) == ("latest", "latest") {
+        let what = "latest would be compared with itself, and no difference would mean nothing";
+        let remedy = "name an older snapshot first, or compare with the cluster: --live";
+        return Err(Failure::usage(what).remedy(remedy));
+    }
     let reporter = console.reporter();
     let (count, not_compared) = until_signalled(async {
         let view = reading::open_repository(&args.repository, &reporter).await?;
