@@ -79,7 +79,8 @@ pub(crate) fn start_observed<I: AsRef<OsStr>>(
     }
     if program == "pg_dumpall" {
         // Otherwise the server's own settings would decide how the times of roles are written.
-        environment.extend([("PGTZ", "UTC".into()), ("PGDATESTYLE", "ISO, YMD".into())]);
+        // The one zone that a server knows without files of time zones.
+        environment.extend([("PGTZ", "GMT".into()), ("PGDATESTYLE", "ISO, YMD".into())]);
     }
     let password = password.map(|password| (password.clone(), password_file(&password)));
     let arguments = arguments.into_iter().map(|argument| argument.as_ref().to_owned()).collect();
