@@ -100,8 +100,7 @@ fn walk(path: &mut String, before: Option<&Value>, now: Option<&Value>, found: &
                 step(path, &at.to_string(), a.get(at), b.get(at), found);
             }
         }
-        // Empty on one side and missing on the other count as equal.
-        (Some(one), None) | (None, Some(one)) if is_empty(one) => {}
+        (Some(Value::Null), None) | (None, Some(Value::Null)) => {}
         (a, b) if a == b => {}
         _ => found.add(path),
     }
@@ -113,15 +112,6 @@ fn step(path: &mut String, key: &str, before: Option<&Value>, now: Option<&Value
     path.push_str(key);
     walk(path, before, now, found);
     path.truncate(length);
-}
-
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Object(map) => map.is_empty(),
-        Value::Array(all) => all.is_empty(),
-        _ => false,
-    }
 }
 
 #[cfg(test)]
@@ -149,6 +139,24 @@ mod tests {
         let before = json!({"metadata": {"uid": "1"}, "spec": {"clusterIP": "10.0.0.1", "ports": [{"nodePort": 1, "port": 80}]}});
         let now = json!({"metadata": {"uid": "2"}, "spec": {"clusterIP": "10.0.0.2", "ports": [{"nodePort": 2, "port": 81}]}});
         assert_eq!(diff("services", before, now), ["/spec/ports/0/port"]);
+    }
+
+    #[test]
+    fn empty_maps_and_lists_are_values() {
+        let object = |spec: Value| json!({"metadata": {"uid": spec.to_string(), "name": "a"}, "spec": spec});
+        for (before, now, fields) in [
+            (json!({"selfSigned": {}}), json!({"ca": {}}), vec!["/spec/ca", "/spec/selfSigned"]),
+            (json!({"list": [], "a": 1}), json!({"a": 1}), vec!["/spec/list"]),
+            (json!({"from": [{"podSelector": {}}]}), json!({"from": [{}]}), vec!["/spec/from/0/podSelector"]),
+            (json!({"a": null}), json!({}), vec![]),
+        ] {
+            assert_eq!(diff("pods", object(before), object(now)), fields);
+        }
+        // A map that holds nothing but ignored fields is as one that is missing.
+        let binder = json!({"pv.kubernetes.io/bind-completed": "yes"});
+        let bound = json!({"metadata": {"uid": "1", "name": "a", "annotations": binder}});
+        let unbound = json!({"metadata": {"uid": "2", "name": "a"}});
+        assert_eq!(diff("persistentvolumeclaims", bound, unbound), Vec::<String>::new());
     }
 
     #[test]

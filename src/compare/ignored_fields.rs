@@ -73,6 +73,18 @@ pub(super) fn remove_ignored_fields(kind: &KindInfo, object: &mut Value) {
             remove(object, &steps);
         }
     }
+    // The server stores none of these, and the ignored fields may have been all.
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.retain(|_, value| !is_empty(value));
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Object(map) => map.is_empty(),
+        Value::Array(all) => all.is_empty(),
+        _ => false,
+    }
 }
 
 fn remove(value: &mut Value, steps: &[String]) {
@@ -83,8 +95,12 @@ fn remove(value: &mut Value, steps: &[String]) {
             map.remove(first);
         }
         Value::Object(map) => {
-            if let Some(inner) = map.get_mut(first) {
-                remove(inner, rest);
+            let Some(inner) = map.get_mut(first) else { return };
+            let was_empty = is_empty(inner);
+            remove(inner, rest);
+            // A map of nothing but ignored fields is ignored itself.
+            if !was_empty && is_empty(inner) {
+                map.remove(first);
             }
         }
         Value::Array(all) if first == "*" => all.iter_mut().for_each(|one| remove(one, rest)),

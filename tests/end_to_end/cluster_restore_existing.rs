@@ -8,7 +8,7 @@ use kbak::target::kubernetes::{ExistingPolicy, Outcome, Permission, RestoreConfi
 use serde_json::{Value, json};
 
 use crate::support::backup_builder::{backup_of, backup_uid, restore};
-use crate::support::control_plane::{ControlPlane, create, get};
+use crate::support::control_plane::{ControlPlane, create, delete, get};
 use crate::support::memory_backup::{MemoryBackup, config_map, create_namespace};
 
 fn config() -> RestoreConfig {
@@ -118,6 +118,43 @@ async fn existing_objects_are_kept_patched_or_replaced_as_configured() {
     assert!(
         report.expect("a report").warnings.iter().any(|warning| warning.text().contains("cannot be had"))
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_selector_differs_from_another_one() {
+    let plane = ControlPlane::start(&["--without-controllers"]);
+    let target = plane.cluster().await;
+    create_namespace(&target, "shop").await;
+    let policies = "/apis/networking.k8s.io/v1/namespaces/shop/networkpolicies";
+    let spec =
+        |from: Value| json!({"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{"from": [from]}]});
+    let own = spec(json!({"podSelector": {}}));
+    let held = backup_of(&[(
+        "networking.k8s.io/v1/networkpolicies NetworkPolicy",
+        &[("shop/own", json!({"spec": own}))],
+    )]);
+    for (existing, outcome) in
+        [(ExistingPolicy::Patch, Outcome::Patched), (ExistingPolicy::Replace, Outcome::Replaced)]
+    {
+        // Open to all namespaces instead of its own.
+        let open = json!({"metadata": {"name": "own"}, "spec": spec(json!({"namespaceSelector": {}}))});
+        create(&target, policies, open).await;
+        assert_eq!(restore_one(&target, &held, &config()).await, Outcome::Differs);
+        let chosen = RestoreConfig { existing: Some(existing), ..config() };
+        assert_eq!(restore_one(&target, &held, &chosen).await, outcome);
+        let path = format!("{policies}/own");
+        assert_eq!(get(&target, &path).await["spec"]["ingress"], own["ingress"]);
+        assert_eq!(restore_one(&target, &held, &chosen).await, Outcome::Existed);
+        // A list that the server does not keep is no difference.
+        let mut listed = own.clone();
+        listed["egress"] = json!([]);
+        let listed = backup_of(&[(
+            "networking.k8s.io/v1/networkpolicies NetworkPolicy",
+            &[("shop/own", json!({"metadata": {"labels": {}}, "spec": listed}))],
+        )]);
+        assert_eq!(restore_one(&target, &listed, &chosen).await, Outcome::Existed);
+        delete(&target, &path).await;
+    }
 }
 
 async fn current_port(cluster: &Cluster) -> Value {

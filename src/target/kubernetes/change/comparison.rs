@@ -51,10 +51,10 @@ pub(crate) fn compare(kind: &KindInfo, other_version: bool, wanted: &Value, exis
 /// Returns the object without the fields that its writers do not set.
 fn user_fields(kind: &KindInfo, mut object: Value, status: bool) -> Value {
     let options = StripOptions { status, node_ports: NodePorts::All };
-    strip_fields(kind, &mut object, options, &mut Changes::default());
     if kind.resource() == "namespaces" {
         map_mut(&mut object, "/metadata/labels").map(|labels| labels.remove(OWN_NAME));
     }
+    strip_fields(kind, &mut object, options, &mut Changes::default());
     if let Some(map) = object.as_object_mut() {
         map.remove("apiVersion");
         map.remove("kind");
@@ -175,6 +175,25 @@ mod tests {
         existing["spec"]["ports"] = wanted["spec"]["ports"].clone();
         existing["spec"]["externalIPs"] = json!(["203.0.113.9"]);
         assert_eq!(compare(&kind, false, &wanted, &existing), Comparison { patch: None, has_more: true });
+    }
+
+    #[test]
+    fn empty_maps_and_lists_are_values() {
+        let kind = KindInfo::from_path_parts("demo.io", "v1", "issuers");
+        let object = |spec: &Value| json!({"metadata": {"name": "a"}, "spec": spec});
+        for (wanted, existing) in [
+            (json!({"selfSigned": {}}), json!({"ca": {}})),
+            (json!({"list": [], "a": 1}), json!({"a": 1})),
+            (json!({"from": [{"podSelector": {}}]}), json!({"from": [{"namespaceSelector": {}}]})),
+        ] {
+            let found = compare(&kind, false, &object(&wanted), &object(&existing));
+            assert!(found.patch.is_some(), "{wanted} {existing}");
+            assert!(
+                compare(&kind, false, &object(&existing), &object(&wanted)).has_more,
+                "{wanted} {existing}"
+            );
+            assert!(compare(&kind, false, &object(&wanted), &object(&wanted)).is_same(), "{wanted}");
+        }
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Differences between two JSON values. A missing field, null, an empty list and an empty map are equivalent.
+//! Differences between two JSON values. A missing field and null are equivalent. An empty map or list is a value:
+//! in a NetworkPolicy `podSelector: {}` selects all, and some fields are chosen by their name alone.
 //!
 //! Each function visits every pair of values once, however deep lists are nested.
 
@@ -41,7 +42,7 @@ fn is_contained(wanted: &Value, existing: Option<&Value>, exact: bool) -> bool {
             };
             wanted.len() == existing.len() && wanted.iter().zip(existing).all(is_same)
         }
-        (wanted, None) => is_empty(wanted),
+        (wanted, None) => wanted.is_null(),
         (wanted, Some(existing)) => wanted == existing,
     }
 }
@@ -52,23 +53,13 @@ pub(crate) fn is_equal(one: Option<&Value>, other: Option<&Value>) -> bool {
     match (one, other) {
         (Some(Value::Object(one)), Some(Value::Object(other))) => {
             one.iter().all(|(name, value)| is_equal(Some(value), other.get(name)))
-                && other.iter().all(|(name, value)| one.contains_key(name) || is_empty(value))
+                && other.iter().all(|(name, value)| one.contains_key(name) || value.is_null())
         }
         (Some(Value::Array(one)), Some(Value::Array(other))) => {
             one.len() == other.len() && one.iter().zip(other).all(|(a, b)| is_equal(Some(a), Some(b)))
         }
-        (Some(value), None) | (None, Some(value)) => is_empty(value),
+        (Some(value), None) | (None, Some(value)) => value.is_null(),
         (one, other) => one == other,
-    }
-}
-
-/// True if a value is equivalent to a missing field.
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Array(list) => list.is_empty(),
-        Value::Object(map) => map.is_empty(),
-        _ => false,
     }
 }
 
@@ -125,7 +116,7 @@ mod tests {
                 all.len() != have.len() || all.iter().zip(have).any(differ)
             }
             (wanted, Some(existing)) => wanted != existing,
-            (wanted, None) => !is_empty(wanted),
+            (wanted, None) => !wanted.is_null(),
         }
     }
 

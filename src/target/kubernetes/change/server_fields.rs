@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::Changes;
 use crate::kubernetes::{KindInfo, count_step};
@@ -93,6 +93,8 @@ pub(crate) fn strip_fields(
         if let Some(finalizers) = metadata.get_mut("finalizers").and_then(Value::as_array_mut) {
             finalizers.retain(|finalizer| !pending.contains(finalizer));
         }
+        // The server stores none of these.
+        metadata.retain(|_, value| !is_empty(value));
     }
     for (_, pointer, fields, is_reported) in DROPPED.iter().filter(|(of, ..)| *of == resource) {
         let quiet = &mut Changes::default();
@@ -123,7 +125,24 @@ fn drop_fields(object: &mut Value, pointer: &str, fields: &[&str], changes: &mut
             changes.dropped(format!("{}.{field}", pointer.trim_start_matches('/').replace('/', ".")));
         }
     }
+    // An empty map is a value, and nobody chose this one.
+    if any
+        && map.is_empty()
+        && let Some((parent, field)) = pointer.rsplit_once('/')
+        && let Some(parent) = object.pointer_mut(parent).and_then(Value::as_object_mut)
+    {
+        parent.remove(field);
+    }
     any
+}
+
+/// True for a map or a list without entries.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Object(map) => map.is_empty(),
+        Value::Array(all) => all.is_empty(),
+        _ => false,
+    }
 }
 
 /// Removes addresses and ports, which the new cluster assigns. A `clusterIP` of "None" is a setting.
@@ -216,16 +235,26 @@ pub(crate) fn without_families(object: &mut Value) -> bool {
 /// Removes tokens from a pod, because admission mounts a new one.
 fn remove_token_volumes(object: &mut Value) {
     let is_token = |value: &Value| text(value, "/name").starts_with("kube-api-access-");
-    if let Some(volumes) = object.pointer_mut("/spec/volumes").and_then(Value::as_array_mut) {
-        volumes.retain(|volume| !is_token(volume));
+    if let Some(spec) = map_mut(object, "/spec") {
+        remove_from_list(spec, "volumes", is_token);
     }
     for containers in ["/spec/containers", "/spec/initContainers"] {
-        for container in each_mut(object, containers) {
-            if let Some(mounts) = container.get_mut("volumeMounts").and_then(Value::as_array_mut) {
-                mounts.retain(|mount| !is_token(mount));
-            }
+        for container in each_mut(object, containers).filter_map(Value::as_object_mut) {
+            remove_from_list(container, "volumeMounts", is_token);
         }
     }
+}
+
+/// Removes entries of a list, and the list if nothing is left. True if there were any.
+fn remove_from_list(map: &mut Map<String, Value>, field: &str, is_removed: impl Fn(&Value) -> bool) -> bool {
+    let Some(list) = map.get_mut(field).and_then(Value::as_array_mut) else { return false };
+    let before = list.len();
+    list.retain(|entry| !is_removed(entry));
+    let any = list.len() < before;
+    if any && list.is_empty() {
+        map.remove(field);
+    }
+    any
 }
 
 /// Removes the token, which the controller fills in for the new ServiceAccount.
@@ -241,10 +270,8 @@ fn secret(object: &mut Value, changes: &mut Changes) {
 fn account(object: &mut Value, changes: &mut Changes) {
     let prefixes = ["-token-", "-dockercfg-"].map(|of| format!("{}{of}", text(object, "/metadata/name")));
     for list in ["secrets", "imagePullSecrets"] {
-        let Some(names) = object.get_mut(list).and_then(Value::as_array_mut) else { continue };
-        let before = names.len();
-        names.retain(|named| !prefixes.iter().any(|prefix| text(named, "/name").starts_with(prefix)));
-        if names.len() < before {
+        let is_token = |named: &Value| prefixes.iter().any(|prefix| text(named, "/name").starts_with(prefix));
+        if object.as_object_mut().is_some_and(|account| remove_from_list(account, list, is_token)) {
             changes.dropped(list);
         }
     }
