@@ -320,8 +320,8 @@ fn alerts_and_dashboard_use_metrics_that_exist() {
         "kube_cronjob_info",
         "kube_cronjob_spec_suspend",
         "kube_cronjob_status_last_successful_time",
+        "kube_job_failed",
         "kube_job_status_completion_time",
-        "kube_job_status_failed",
         "kube_job_status_start_time",
         "kube_pod_container_resource_limits",
     ];

@@ -56,6 +56,30 @@ fn verification_without_a_pin_is_refused() {
 }
 
 #[test]
+fn secret_of_a_database_that_the_plan_lacks_is_refused() {
+    let home = tempfile::tempdir().expect("a folder");
+    let mut template = helm(home.path());
+    template.args(["template", "kbak"]).arg(project("deploy/chart"));
+    template.arg("--values").arg(project("tests/in_cluster/values/everything.yaml"));
+    template.args(["--set", "databases[0].name=shpo,databases[0].existingSecret=shop-backup"]);
+    let output = run(&mut template, b"");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("the plan has no database shpo"), "{said}");
+}
+
+#[test]
+fn names_of_digits_stay_text_and_null_removes_a_label() {
+    let home = tempfile::tempdir().expect("a folder");
+    let mut template = helm(home.path());
+    template.args(["template", "kbak", "--namespace", "2024"]).arg(project("deploy/chart"));
+    template.arg("--values").arg(project("tests/in_cluster/values/everything.yaml"));
+    template.args(["--set", r"pods.labels.sidecar\.istio\.io/inject=null"]);
+    let text = String::from_utf8(run_ok(&mut template, b"")).expect("text");
+    assert!(text.contains("namespace: \"2024\"") && !text.contains("namespace: 2024"), "{text}");
+    assert!(!text.contains("sidecar.istio.io/inject"), "{text}");
+}
+
+#[test]
 fn schedules_of_two_releases_differ_in_their_minute() {
     let home = tempfile::tempdir().expect("a folder");
     let schedule = |name: &str| {

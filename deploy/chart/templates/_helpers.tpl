@@ -12,8 +12,8 @@
 {{- end -}}
 
 {{- define "kbak.selector" -}}
-app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "kbak.labels" -}}
@@ -83,6 +83,13 @@ plan: /etc/kbak/plan/{{ include "kbak.fullname" . }}-plan
 {{- $_ := set $mounted.repository "caFile" (printf "%s/ca.crt" $at.storeCA) -}}
 {{- end -}}
 {{- $spec = mergeOverwrite $mounted $spec -}}
+{{- $planned := list -}}
+{{- range $spec.databases -}}{{- $planned = append $planned .name -}}{{- end -}}
+{{- range .Values.databases -}}
+{{- if not (has .name $planned) -}}
+{{- fail (printf "databases: the plan has no database %s: plan.spec.databases declares it" .name) -}}
+{{- end -}}
+{{- end -}}
 {{- range $database := $spec.databases -}}
 {{- range $secret := $.Values.databases -}}
 {{- if eq $secret.name $database.name -}}
@@ -119,7 +126,7 @@ plan: /etc/kbak/plan/{{ include "kbak.fullname" . }}-plan
 apiVersion: kbak.dev/v1
 kind: BackupPlan
 metadata:
-  name: {{ .Values.plan.name }}
+  name: {{ .Values.plan.name | quote }}
 spec:
   {{- toYaml $spec | nindent 2 }}
 {{- end -}}

@@ -23,7 +23,7 @@ restartPolicy: Never
 # Here and not for the Job alone, which removes its pods at its deadline, and their logs with them.
 activeDeadlineSeconds: {{ int64 . }}
 {{- end }}
-serviceAccountName: {{ include "kbak.account" (list .root .part) }}
+serviceAccountName: {{ include "kbak.account" (list .root .part) | quote }}
 automountServiceAccountToken: {{ .api }}
 enableServiceLinks: false
 # SIGTERM ends a run within seconds; what was stored is used by the next one.
@@ -36,12 +36,12 @@ securityContext:
   fsGroup: {{ $v.pods.runAsUser }}
   seccompProfile: {type: RuntimeDefault}
 {{- with $v.pods.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with $v.image.pullSecrets }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end }}
 {{- with $v.pods.nodeSelector }}
@@ -121,31 +121,31 @@ volumes:
   # 288 is 0440 (YAML's versions disagree on octal), for the group alone: kbak warns of secrets that everybody may read. Optional, because a
   # pod that waits for a missing Secret says nothing until its deadline: kbak names it at once.
   - name: writer
-    secret: {secretName: {{ $v.writer.existingSecret }}, defaultMode: 288, optional: true}
+    secret: {secretName: {{ $v.writer.existingSecret | quote }}, defaultMode: 288, optional: true}
   {{- range $v.databases }}
   - name: database-{{ .name | replace "." "-" }}
-    secret: {secretName: {{ .existingSecret }}, defaultMode: 288, optional: true}
+    secret: {secretName: {{ .existingSecret | quote }}, defaultMode: 288, optional: true}
   {{- end }}
   {{- end }}
   {{- range $number, $receiver := $v.notify }}
   {{- range $receiver }}
   {{- if .existingSecret }}
   - name: notify-{{ $number }}
-    secret: {secretName: {{ .existingSecret }}, defaultMode: 288, optional: true}
+    secret: {secretName: {{ .existingSecret | quote }}, defaultMode: 288, optional: true}
   {{- end }}
   {{- end }}
   {{- end }}
   {{- if or $v.signers $v.existingSignersConfigMap }}
   - name: signers
-    configMap: {name: {{ include "kbak.signersConfigMap" .root }}, optional: true}
+    configMap: {name: {{ include "kbak.signersConfigMap" .root | quote }}, optional: true}
   {{- end }}
   {{- if $v.store.existingSecret }}
   - name: store
-    secret: {secretName: {{ $v.store.existingSecret }}, defaultMode: 288, optional: true}
+    secret: {secretName: {{ $v.store.existingSecret | quote }}, defaultMode: 288, optional: true}
   {{- end }}
   {{- if $v.store.existingCASecret }}
   - name: store-ca
-    secret: {secretName: {{ $v.store.existingCASecret }}, defaultMode: 288, optional: true}
+    secret: {secretName: {{ $v.store.existingCASecret | quote }}, defaultMode: 288, optional: true}
   {{- end }}
   {{- with $v.extraVolumes }}
   {{- toYaml . | nindent 2 }}
@@ -162,7 +162,7 @@ apiVersion: batch/v1
 kind: CronJob
 metadata:
   name: {{ include "kbak.fullname" .root }}-{{ .part }}
-  namespace: {{ .root.Release.Namespace }}
+  namespace: {{ .root.Release.Namespace | quote }}
   labels:
     {{- include "kbak.labels" .root | nindent 4 }}
     app.kubernetes.io/component: {{ .part }}
