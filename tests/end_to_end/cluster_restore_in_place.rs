@@ -243,3 +243,42 @@ async fn released_volume_is_bound_to_its_claim_again() {
     let claim = get(&target, &path).await["spec"]["claimRef"].clone();
     assert_eq!((&claim["name"], &claim["uid"]), (&json!("data"), &Value::Null));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn copy_never_gets_the_volume_of_a_live_claim() {
+    let plane = ControlPlane::start(&["--without-controllers"]);
+    let target = plane.cluster().await;
+    create_namespace(&target, "shop").await;
+    create_namespace(&target, "copy").await;
+    let size = json!({"storage": "1Gi"});
+    let bound = json!({"spec": {"accessModes": ["ReadWriteOnce"], "volumeName": "pv", "resources": {"requests": size}}});
+    let claims = "/api/v1/namespaces/shop/persistentvolumeclaims";
+    let live = create(&target, claims, json!({"metadata": {"name": "data"}, "spec": bound["spec"]})).await;
+    let reference = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": "shop", "name": "data", "uid": live["metadata"]["uid"]});
+    let spec = json!({"capacity": size, "accessModes": ["ReadWriteOnce"], "claimRef": reference, "persistentVolumeReclaimPolicy": "Retain",
+        "nfs": {"server": "10.0.0.1", "path": "/data"}});
+    let volumes = "/api/v1/persistentvolumes";
+    create(&target, volumes, json!({"metadata": {"name": "pv"}, "spec": spec})).await;
+    let path = format!("{volumes}/pv");
+    patch(&target, &format!("{path}/status"), json!({"status": {"phase": "Bound"}})).await;
+    let before = get(&target, &path).await["spec"].clone();
+
+    let mut held = backed_up(&target, "-core/v1/persistentvolumes PersistentVolume", &path).await;
+    let claims =
+        backup_of(&[("core/v1/persistentvolumeclaims PersistentVolumeClaim", &[("shop/data", bound)])]);
+    held.kinds.extend(claims.kinds.clone());
+    for existing in [None, Some(ExistingPolicy::Patch), Some(ExistingPolicy::Replace)] {
+        let mut copy = RestoreConfig { existing, ..config() };
+        copy.mapping.namespaces.insert("shop".into(), "copy".into());
+        let (report, outcomes) = restore(&target, &held, &copy).await;
+        let report = report.expect("a report");
+        assert!(!report.is_whole(), "{existing:?}");
+        let Outcome::Failed(refusal) = &outcomes["PersistentVolume/pv"] else {
+            panic!("{existing:?}: {outcomes:?}")
+        };
+        assert_eq!(refusal.reason, "VolumeInUse");
+        assert!(refusal.message.contains("shop/data") && refusal.message.contains("copy/data"), "{refusal}");
+        assert!(report.unfinished.iter().all(|(_, why)| !why.message.contains("--object")), "{report:?}");
+        assert_eq!(get(&target, &path).await["spec"], before, "{existing:?}");
+    }
+}

@@ -62,8 +62,9 @@ pub(crate) use config::namespace_of;
 pub(crate) use fields::{annotation, each, each_mut, is_object, label, map, map_mut, text};
 pub(crate) use judge::{
     DecidedObject, Decider, ExistingAction, FIELD_MANAGER, ObjectDecision, PendingWrites, PreparedObject,
-    TRACKING_MARKS, has_restore_manager, is_merged, is_shared_namespace, lacks_fields, lost_fields,
-    matches_existing, may_be_from_restore, reconcile, reset_observed_generation, skip_reason,
+    TRACKING_MARKS, VOLUME_IN_USE, has_restore_manager, is_merged, is_shared_namespace, lacks_fields,
+    lost_fields, matches_existing, may_be_from_restore, reconcile, refuse_bound_volume,
+    reset_observed_generation, skip_reason,
 };
 pub(crate) use lines::{MemoryBudget, PARALLEL, open_lines, with_budget};
 pub(crate) use object::{ApiPaths, ObjectKey, api_paths, object_key, path_segment};

@@ -7,10 +7,11 @@ use serde_json::Value;
 use super::attempt::MERGE_PATCH;
 use super::dropped_fields::DroppedFields;
 use crate::kubernetes::{ApiError, ApiStatus, Cluster};
+use crate::plan::ExistingPolicy;
 use crate::target::kubernetes::{
     Answered, ApiPaths, ExistingAction, FIELD_MANAGER, ObjectRef, PreparedObject, Refusal, RestoreConfig,
     change::{compare, keep_server_fields},
-    is_object, lacks_fields, map_mut, reconcile,
+    is_object, lacks_fields, map_mut, reconcile, refuse_bound_volume,
 };
 
 /// The action for an existing object, and the refusal that the server announces for it.
@@ -29,6 +30,11 @@ pub(crate) async fn reconcile_with_server(
     existing: &Value,
 ) -> Result<ReconciledAction, ApiError> {
     let action = reconcile(config, object, prepared, existing);
+    if config.existing != Some(ExistingPolicy::Skip)
+        && let Some(refusal) = refuse_bound_volume(prepared, existing)
+    {
+        return Ok(ReconciledAction { action: ExistingAction::Differs, refusal: Some(refusal) });
+    }
     let Some(paths) = object.api_paths(&prepared.kind) else {
         return Ok(ReconciledAction { action, refusal: None });
     };

@@ -7,7 +7,7 @@ use super::{
     attempt::{MERGE_PATCH, RestoreAttempt, WriteResult},
     create::Creator,
     dropped_fields::DroppedFields,
-    dry_run::reconcile_with_server,
+    dry_run::{ReconciledAction, reconcile_with_server},
 };
 use crate::target::kubernetes::{
     ApiPaths, ExistingAction, Outcome, PreparedObject, Refusal, RefusalCause, RestoreError,
@@ -71,7 +71,11 @@ impl Creator<'_> {
             return with(Outcome::Created, prepared.second_write.after_create());
         }
         let (cluster, config, object) = (self.cluster, self.config, &attempt.object);
-        let action = reconcile_with_server(cluster, config, object, prepared, existing).await?.action;
+        let ReconciledAction { action, refusal } =
+            reconcile_with_server(cluster, config, object, prepared, existing).await?;
+        if let (ExistingAction::Differs, Some(refusal)) = (&action, refusal) {
+            return Ok(Some(attempt.failed(refusal)));
+        }
         let pending = action.pending_writes(&prepared.second_write, existing);
         let mut dropped = DroppedFields::default();
         let (result, outcome) = match &action {

@@ -8,7 +8,8 @@ use serde_json::Value;
 use crate::kubernetes::{ApiError, Cluster, KindInfo};
 use crate::runtime::lock;
 use crate::target::kubernetes::{
-    ObjectRef, Outcome, Refusal, RefusalCause, change::clear_volume_name, get_object, path_segment, text,
+    ObjectRef, Outcome, Refusal, RefusalCause, VOLUME_IN_USE, change::clear_volume_name, get_object,
+    path_segment, text,
 };
 
 #[derive(Debug, Default)]
@@ -102,6 +103,8 @@ impl RestoreState {
         if object.resource == "persistentvolumes" {
             let mut missing = lock(&self.missing);
             match outcome {
+                // It stays with its claim, so the restored one is not made to wait for it.
+                Outcome::Failed(refusal) if refusal.reason == VOLUME_IN_USE => missing.remove(&object.name),
                 Outcome::Failed(refusal) if !foreign || refusal.cause.is_transient() => {
                     missing.insert(object.name.clone())
                 }
@@ -150,6 +153,10 @@ impl RestoreState {
                 } else {
                     ClaimVolume::BoundTo(uid.clone())
                 }
+            }
+            // To select the volume as well would not help: it stays with its claim.
+            Some(VolumeBinding::Claimed { uid, .. }) if !uid.is_empty() => {
+                ClaimVolume::Unavailable { volume: volume.to_owned(), is_left_out: false }
             }
             Some(VolumeBinding::Claimed { .. }) | None => self.unavailable(volume),
         })

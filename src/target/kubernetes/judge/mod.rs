@@ -32,7 +32,10 @@ pub(crate) use ownership::{
     FIELD_MANAGER, PendingWrites, SecondWrite, has_restore_manager, may_be_from_restore,
     reset_observed_generation,
 };
-pub(crate) use reconcile::{ExistingAction, lacks_fields, lost_fields, matches_existing, reconcile};
+pub(crate) use reconcile::{
+    ExistingAction, VOLUME_IN_USE, lacks_fields, lost_fields, matches_existing, reconcile,
+    refuse_bound_volume,
+};
 
 /// The decision about an object by itself.
 #[derive(Debug)]

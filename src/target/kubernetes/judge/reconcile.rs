@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{PendingWrites, PreparedObject, SecondWrite, is_merged, side_effects};
 use crate::kubernetes::count_step;
 use crate::plan::ExistingPolicy;
-use crate::target::kubernetes::{ObjectRef, RestoreConfig, change::merge};
+use crate::target::kubernetes::{ObjectRef, Refusal, RefusalCause, RestoreConfig, change::merge, text};
 
 /// The largest number of fields that are named.
 const MAX_NAMED: usize = 8;
@@ -75,6 +75,25 @@ pub(crate) fn reconcile(
         (_, patch) if owned && !sets_missing(existing, &patch) => ExistingAction::MaybeAsCreated,
         _ => ExistingAction::Differs,
     }
+}
+
+/// The reason of a volume that a restore must not take from a claim.
+pub(crate) const VOLUME_IN_USE: &str = "VolumeInUse";
+
+/// Refuses to give a volume to another claim than the one it is bound to: that claim would lose its data.
+pub(crate) fn refuse_bound_volume(prepared: &PreparedObject, existing: &Value) -> Option<Refusal> {
+    if prepared.kind.resource() != "persistentvolumes" || text(existing, "/status/phase") == "Released" {
+        return None;
+    }
+    let claim =
+        |of: &Value| format!("{}/{}", text(of, "/spec/claimRef/namespace"), text(of, "/spec/claimRef/name"));
+    let (bound_to, wanted) = (claim(existing), claim(&prepared.body));
+    let is_bound = !text(existing, "/spec/claimRef/uid").is_empty();
+    let names_another = prepared.body.pointer("/spec/claimRef").is_some() && wanted != bound_to;
+    (is_bound && names_another).then(|| {
+        let message = format!("it is bound to the claim {bound_to}, and is not given to {wanted}");
+        Refusal::not_sent(VOLUME_IN_USE, message).with_cause(RefusalCause::Other)
+    })
 }
 
 impl PreparedObject {
