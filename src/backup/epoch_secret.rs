@@ -105,13 +105,20 @@ pub struct ClusterSecretStore {
 
 /// The state of the Secret at a version.
 struct Current {
-    version: String,
+    version: Version,
     file: Option<EpochFile>,
+}
+
+struct Version {
+    resource: String,
+    immutable: bool,
 }
 
 #[derive(Deserialize)]
 struct SecretObject {
     metadata: SecretMetadata,
+    #[serde(default)]
+    immutable: bool,
     #[serde(default)]
     data: BTreeMap<String, String>,
 }
@@ -148,18 +155,28 @@ impl ClusterSecretStore {
         format!("/api/v1/namespaces/{}/secrets/{}", self.namespace, self.name)
     }
 
+    fn malformed(&self, what: &'static str) -> WriterFileError {
+        WriterFileError::Malformed { label: self.describe(), what }
+    }
+
+    fn parse(&self, answer: &ApiResponse) -> Result<SecretObject, WriterFileError> {
+        serde_json::from_slice(&answer.body).map_err(|_| self.malformed("is no Secret"))
+    }
+
+    fn require_mutable(&self, immutable: bool) -> Result<(), WriterFileError> {
+        if immutable { Err(WriterFileError::SecretImmutable { label: self.describe() }) } else { Ok(()) }
+    }
+
     async fn read(&self) -> Result<Current, WriterFileError> {
         let answer = self.cluster.get(&self.path(), "", MAX_SECRET).await;
-        let answer = answer.map_err(|error| self.failed("read", error))?;
-        let malformed = |what: &'static str| WriterFileError::Malformed { label: self.describe(), what };
-        let object: SecretObject =
-            serde_json::from_slice(&answer.body).map_err(|_| malformed("is no Secret"))?;
-        let version = object.metadata.resource_version.clone();
+        let object = self.parse(&answer.map_err(|error| self.failed("read", error))?)?;
+        let version =
+            Version { resource: object.metadata.resource_version.clone(), immutable: object.immutable };
         let Some(encoded) = object.data.get(&self.entry).filter(|encoded| !encoded.is_empty()) else {
             return Ok(Current { version, file: None });
         };
         let text = STANDARD.decode(encoded.as_bytes()).map(Zeroizing::new);
-        let text = text.map_err(|_| malformed("has an entry that is not base64"))?;
+        let text = text.map_err(|_| self.malformed("has an entry that is not base64"))?;
         let file = EpochFile::parse(&self.describe(), &text)?;
         file.require(&self.describe(), self.key.repository, self.key.writer, self.plan)?;
         Ok(Current { version, file: Some(file) })
@@ -168,25 +185,23 @@ impl ClusterSecretStore {
     /// Writes the secrets if the Secret still has `version`; returns false if it has not.
     async fn write(
         &self,
-        version: &str,
+        version: &Version,
         secrets: Vec<StoredSecret>,
         head: Option<LastCommit>,
     ) -> Result<bool, WriterFileError> {
+        self.require_mutable(version.immutable)?;
         let (repository, writer) = (self.key.repository, self.key.writer);
         let file = EpochFile { repository, writer, plan: self.plan, secrets, head };
         let encoded = Zeroizing::new(STANDARD.encode(file.to_text().as_bytes()));
         let body = serde_json::json!({
-            "metadata": {"resourceVersion": version},
+            "metadata": {"resourceVersion": version.resource},
             "data": {self.entry.as_str(): encoded.as_str()},
         });
         match self.patch("", Bytes::from(body.to_string())).await {
             // A webhook that changes Secrets must not leave an epoch whose secret nobody has.
             Ok(answer) => match serde_json::from_slice::<SecretObject>(&answer.body) {
                 Ok(stored) if stored.data.get(&self.entry).is_some_and(|kept| *kept == *encoded) => Ok(true),
-                _ => Err(WriterFileError::Malformed {
-                    label: self.describe(),
-                    what: "does not hold what was written to it: does a webhook change it?",
-                }),
+                _ => Err(self.malformed("does not hold what was written to it: does a webhook change it?")),
             },
             Err(error) if error.code() == Some(409) => Ok(false),
             Err(error) => Err(self.failed("change", error)),
@@ -228,7 +243,9 @@ impl EpochSecretStore for ClusterSecretStore {
 
     async fn check_writable(&self) -> Result<(), WriterFileError> {
         let answer = self.patch("&dryRun=All", Bytes::from_static(b"{}")).await;
-        answer.map(|_| ()).map_err(|error| self.failed("change", error))
+        let answer = answer.map_err(|error| self.failed("change", error))?;
+        // A change of nothing is accepted of an immutable Secret, too.
+        self.require_mutable(self.parse(&answer)?.immutable)
     }
 
     async fn head(&self) -> Result<Option<LastCommit>, WriterFileError> {

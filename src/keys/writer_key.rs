@@ -91,12 +91,27 @@ pub enum WriterFileError {
         /// The cause.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The Secret is marked as immutable, so nobody can change it.
+    #[error("cannot change {label}: it is immutable")]
+    SecretImmutable {
+        /// The Secret.
+        label: String,
+    },
     /// Another run changed the Secret at the same time.
     #[error("{label} was changed by another run at the same time")]
     SecretChanged {
         /// The Secret.
         label: String,
     },
+}
+
+impl WriterFileError {
+    /// True if a file cannot be written where it is, as on a mounted Secret.
+    pub fn is_read_only_file(&self) -> bool {
+        use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+        let Self::File(FileError::Io { source, .. }) = self else { return false };
+        matches!(source.kind(), ReadOnlyFilesystem | PermissionDenied)
+    }
 }
 
 /// The identity and keys of a writer. `Debug` shows no secret.

@@ -1,7 +1,7 @@
 //! The selection of namespaces, kinds and labels. Pure.
 
 use super::KindInfo;
-use crate::plan::{self, ClusterScoped, Glob, GlobError, ResourcesSpec};
+use crate::plan::{self, ClusterScoped, EVENT_KINDS, Glob, GlobError, ResourcesSpec};
 
 /// The most namespaces that are listed one by one; above it, whole kinds are listed and filtered.
 const MAX_NAMED_NAMESPACES: usize = 100;
@@ -29,11 +29,16 @@ impl Selection {
     /// # Errors
     /// [`GlobError`] for an invalid pattern.
     pub fn of(resources: &ResourcesSpec) -> Result<Self, GlobError> {
+        let kinds = Glob::parse_all(&resources.kinds.include)?;
+        let names = |event: &str| kinds.iter().any(|glob| !glob.is_everything() && glob.matches(event));
+        let unnamed = EVENT_KINDS.into_iter().filter(|event| !names(event)).map(Glob::from_static);
+        let mut exclude_kinds = Glob::parse_all(&resources.kinds.exclude)?;
+        exclude_kinds.extend(unnamed);
         Ok(Self {
             namespaces: Glob::parse_all(&resources.namespaces.include)?,
             exclude_namespaces: Glob::parse_all(&resources.namespaces.exclude)?,
-            kinds: Glob::parse_all(&resources.kinds.include)?,
-            exclude_kinds: Glob::parse_all(&resources.kinds.exclude)?,
+            kinds,
+            exclude_kinds,
             labels: resources.selector.clone(),
             cluster_scoped: resources.cluster_scoped,
         })
@@ -84,7 +89,7 @@ impl Default for Selection {
             namespaces: vec![glob("*")],
             exclude_namespaces: Vec::new(),
             kinds: vec![glob("*")],
-            exclude_kinds: vec![glob("events"), glob("events.events.k8s.io")],
+            exclude_kinds: EVENT_KINDS.map(glob).to_vec(),
             labels: None,
             cluster_scoped: ClusterScoped::Auto,
         }
@@ -228,6 +233,20 @@ mod tests {
         ];
         let selected: Vec<_> = Selection::default().kinds(&all).iter().map(|k| k.resource()).collect();
         assert_eq!(selected, ["events.audit.example.com"]);
+    }
+
+    #[test]
+    fn events_are_excluded_unless_the_plan_includes_them_by_name() {
+        let all = [kind("", "events", true), kind("events.k8s.io", "events", true), kind("", "pods", true)];
+        let selected = |kinds: &str| -> Vec<String> {
+            let resources = serde_json::from_str(&format!(r#"{{"kinds": {kinds}}}"#)).expect("resources");
+            let selection = Selection::of(&resources).expect("patterns");
+            selection.kinds(&all).iter().map(|kind| kind.resource()).collect()
+        };
+        assert_eq!(selected(r#"{"exclude": ["leases.coordination.k8s.io"]}"#), ["pods"]);
+        assert_eq!(selected(r#"{"exclude": []}"#), ["pods"]);
+        assert_eq!(selected(r#"{"include": ["*", "events"]}"#), ["events", "pods"]);
+        assert_eq!(selected(r#"{"include": ["*.events.k8s.io"]}"#), ["events.events.k8s.io"]);
     }
 
     #[test]

@@ -264,13 +264,14 @@ pub struct ClusterSpec {
 }
 
 /// The cluster's resources to back up. Default: all except events.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 #[schemars(rename = "Resources")]
 pub struct ResourcesSpec {
     /// Namespaces, by name or glob.
     pub namespaces: NamePatterns,
-    /// Kinds, as `plural.group` (`deployments.apps`, `secrets`), by name or glob.
+    /// Kinds, as `plural.group` (`deployments.apps`, `secrets`), by name or glob. Events are excluded unless
+    /// `include` names them: `['*', events]`.
     pub kinds: NamePatterns,
     /// A label selector, as kubectl takes it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -285,21 +286,9 @@ pub struct ResourcesSpec {
     pub objectives: Option<Objectives>,
 }
 
-/// The kinds that are excluded by default: events live for an hour and describe the past.
+/// The kinds that are excluded unless a plan includes them by name or a glob other than `*`: events live for an
+/// hour and describe the past.
 pub const EVENT_KINDS: [&str; 2] = ["events", "events.events.k8s.io"];
-
-impl Default for ResourcesSpec {
-    fn default() -> Self {
-        Self {
-            namespaces: NamePatterns::default(),
-            kinds: NamePatterns { exclude: EVENT_KINDS.map(str::to_owned).to_vec(), ..Default::default() },
-            selector: None,
-            cluster_scoped: ClusterScoped::Auto,
-            consistency: ConsistencyPolicy::Strict,
-            objectives: None,
-        }
-    }
-}
 
 /// Names or globs (`*` any text, `?` one character). A name is selected if an `include` matches and no
 /// `exclude` does.

@@ -126,7 +126,11 @@ impl Role {
             Scope::Cluster => ("ClusterRole", "ClusterRoleBinding", String::new()),
             Scope::Namespace(space) => ("Role", "RoleBinding", space),
         };
-        let name = format!("{}-{}{}", self.prefix, self.task, self.suffix);
+        let mut name = format!("{}-{}{}", self.prefix, self.task, self.suffix);
+        if space.is_empty() {
+            // A second installation, in another namespace, has names of its own.
+            name = format!("{namespace}-{name}");
+        }
         let role = Manifest { rules: self.rules, ..Manifest::new(API_VERSION, kind, &name, &space) };
         let account = Reference {
             api_group: String::new(),

@@ -286,6 +286,14 @@ fn warnings_are_bounded() {
 }
 
 #[test]
+fn termination_message_names_changed_owners() {
+    let mut report = good();
+    report.facts.push(("owners".into(), "age1new is new, from this epoch on".into()));
+    let text = termination_message(&report);
+    assert!(text.contains("owners: age1new is new"), "{text}");
+}
+
+#[test]
 fn duration_of_an_ended_run_is_fixed() {
     assert_eq!(good().duration(), Duration::from_millis(24_800));
 }

@@ -44,6 +44,11 @@ async fn account_of_kbak_rbac_backs_up_and_renews_the_epoch_in_its_secret() {
     let printed = good(&["rbac", "--plan", &plan, "--kubeconfig", &admin, "-o", "json"]).stdout;
     let printed = String::from_utf8(printed).expect("text");
     assert!(!printed.contains('*') && !printed.contains("pods/"), "{printed}");
+    for object in printed.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON")) {
+        let (kind, name) = (object["kind"].as_str().expect("a kind"), &object["metadata"]["name"]);
+        let of_this_namespace = name.as_str().expect("a name").starts_with("kbak-kbak-");
+        assert_eq!(of_this_namespace, kind.starts_with("Cluster"), "{kind} {name}");
+    }
     apply(&cluster, &printed).await;
     let mut last = (1, Value::Null, String::new());
     for _ in 0..100 {
@@ -78,6 +83,19 @@ async fn account_of_kbak_rbac_backs_up_and_renews_the_epoch_in_its_secret() {
     assert!(codes.iter().all(|code| matches!(code, Some(0 | 5))), "{one:?} {other:?}");
     let (code, report, said) = run_json(&["backup", "--plan", &plan]);
     assert_eq!(code, 0, "{report:#} {said}");
+
+    let mut secret = get(&cluster, SECRET).await;
+    delete(&cluster, SECRET).await;
+    secret["immutable"] = json!(true);
+    secret["metadata"] = json!({"name": "kbak-epoch"});
+    create(&cluster, "/api/v1/namespaces/kbak/secrets", secret).await;
+    let (code, found, said) = kbak(&["check", "--plan", &plan]);
+    assert_eq!(code, 2, "{found} {said}");
+    assert!(found.contains("it is immutable") && found.contains("make it anew"), "{found} {said}");
+    let (code, report, said) = run_json(&["backup", "--plan", &plan]);
+    assert_eq!(code, 0, "{report:#} {said}");
+    let warnings = report["warnings"].to_string();
+    assert!(warnings.contains("its removal would not be noticed"), "{report:#}");
 
     delete(&cluster, SECRET).await;
     let (code, _, said) = kbak(&["backup", "--plan", &plan]);

@@ -178,7 +178,8 @@ fn unsupported_field_is_a_warning() {
 fn defaults_match_the_documentation() {
     let checked = plan_arguments(&[], true).into_plan().expect("a good plan");
     let resources = checked.plan.spec.resources.expect("resources");
-    assert_eq!(resources.kinds.exclude, plan::EVENT_KINDS);
+    let selection = kbak::kubernetes::Selection::of(&resources).expect("patterns");
+    assert_eq!(selection, kbak::kubernetes::Selection::default(), "everything except events");
     assert_eq!(resources.namespaces.include, ["*"]);
     assert_eq!(checked.plan.spec.limits.memory, Size::mebi(128));
     assert_eq!(checked.plan.spec.epoch.max_run, Period::hours(24));

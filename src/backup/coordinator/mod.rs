@@ -238,8 +238,7 @@ impl Run<'_> {
         let committed = committer.commit(draft).await?;
         kill_point("backup.committed");
         warn_of_concurrent(&committed, context.reporter);
-        // If the keeper cannot write (a mounted Secret), the head is kept elsewhere: --expect-head.
-        let _ = context.keeper.save_head(LastCommit { seq, hash: committed.head }).await;
+        save_head(LastCommit { seq, hash: committed.head }, context).await;
         // The snapshot counts already: the next run tries again.
         let deleted = current::delete_closed_secrets(context.keeper, ready.epoch.epoch, &start.epochs).await;
         if let Err(error) = deleted {
@@ -254,6 +253,25 @@ impl Run<'_> {
             waiting: ready.waiting.iter().map(|owner| owner.name()).collect(),
             coverage,
         })
+    }
+}
+
+/// Notes the snapshot beside the secrets of the epochs. The snapshot counts already: a failure is a warning.
+async fn save_head(head: LastCommit, context: BackupContext<'_>) {
+    // If a file cannot be written (a mounted Secret), the head is kept elsewhere: --expect-head.
+    if let Err(error) = context.keeper.save_head(head).await
+        && !error.is_read_only_file()
+    {
+        context.reporter.event(Event::Warning {
+            object: context.keeper.describe(),
+            message: format!(
+                "the snapshot is not noted in it, so its removal would not be noticed: {}",
+                causes(&error)
+            ),
+            remedy: Some(
+                "kbak check names the remedy; until then, keep the head that this run prints".into(),
+            ),
+        });
     }
 }
 

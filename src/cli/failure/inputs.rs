@@ -29,6 +29,10 @@ impl From<WriterFileError> for Failure {
                 "the Secret of writer.epochSecret must exist (kbak init writes one), and this account needs get \
                  and patch on it: kbak rbac prints the rules",
             ),
+            WriterFileError::SecretImmutable { .. } => Self::usage(what).remedy(
+                "make it anew: save it (kubectl get secret -o yaml), delete it, and create it without \
+                 immutable: true",
+            ),
             WriterFileError::SecretUnreachable { source, .. } => {
                 Self::new(Exit::Unreachable, what).because(source).remedy("is the API server up? Run it again")
             }

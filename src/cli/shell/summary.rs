@@ -116,8 +116,8 @@ fn push_verdict(lines: &mut Vec<String>, report: &RunReport, style: Style) {
     lines.push(format!("{mark} {}", narrower.at_the_right(&text, &end)));
 }
 
-/// Returns the message that Kubernetes keeps of a pod's end: verdict, head, failure, unsafe items and the first
-/// gaps of each. At most 4096 bytes, as the kubelet takes.
+/// Returns the message that Kubernetes keeps of a pod's end: verdict, head, changed owners, failure, unsafe items
+/// and the first gaps of each. At most 4096 bytes, as the kubelet takes.
 #[must_use]
 pub fn termination_message(report: &RunReport) -> String {
     const MAX_BYTES: usize = 4096;
@@ -137,7 +137,10 @@ pub fn termination_message(report: &RunReport) -> String {
             gaps.map(|gap| format!("  {} {}: {}", plain(&gap.code), plain(&gap.object), plain(&gap.reason)));
         std::iter::once(format!("✗ {}: {}", plain(&item.item), plain(&item.summary))).chain(gaps)
     });
-    for line in failure.chain(items) {
+    // Who may edit the plan can add an owner: its other owners should learn of it.
+    let owners = report.facts.iter().filter(|(name, _)| name == "owners");
+    let owners = owners.map(|(name, text)| format!("{name}: {}", plain(text)));
+    for line in owners.chain(failure).chain(items) {
         let line = &line[..line.floor_char_boundary(600)];
         if text.len() + line.len() + 8 > MAX_BYTES {
             text.push_str("…\n");
