@@ -98,7 +98,8 @@ async fn kind_in_a_separate_store_is_read_and_reported() {
     // The plan decides what that means; the objects are in the snapshot either way.
     let cli = CliRepo::new();
     for (consistency, code, place) in [("strict", 3, "gaps"), ("best-effort", 0, "notes")] {
-        let resources = json!({"kinds": {"exclude": []}, "consistency": consistency});
+        let kinds = json!({"include": ["*", "events", "events.events.k8s.io"]});
+        let resources = json!({"kinds": kinds, "consistency": consistency});
         let output = run_beside(cli.plan_backup_command(&plane.kubeconfig(), resources)).await;
         assert_eq!(output.status.code(), Some(code), "{}", String::from_utf8_lossy(&output.stderr));
         let item = &cli.read_json(&["show", "latest"])["items"][0];
