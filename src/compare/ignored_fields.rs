@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::kubernetes::{KindInfo, count_step};
+use crate::kubernetes::{KindInfo, count_step, is_empty_collection};
 
 /// An ignored field: the kind (`*` for all), a JSON pointer (`*` for any element of a list), the reason.
 pub type Rule = (&'static str, &'static str, &'static str);
@@ -75,15 +75,7 @@ pub(super) fn remove_ignored_fields(kind: &KindInfo, object: &mut Value) {
     }
     // The server stores none of these, and the ignored fields may have been all.
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-        metadata.retain(|_, value| !is_empty(value));
-    }
-}
-
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Object(map) => map.is_empty(),
-        Value::Array(all) => all.is_empty(),
-        _ => false,
+        metadata.retain(|_, value| !is_empty_collection(value));
     }
 }
 
@@ -96,10 +88,10 @@ fn remove(value: &mut Value, steps: &[String]) {
         }
         Value::Object(map) => {
             let Some(inner) = map.get_mut(first) else { return };
-            let was_empty = is_empty(inner);
+            let was_empty = is_empty_collection(inner);
             remove(inner, rest);
             // A map of nothing but ignored fields is ignored itself.
-            if !was_empty && is_empty(inner) {
+            if !was_empty && is_empty_collection(inner) {
                 map.remove(first);
             }
         }

@@ -19,5 +19,5 @@ pub use list_page::{ItemMeta, ListMeta, ListPage, PageError, read_item_meta, spl
 pub(crate) use list_page::{encode_query, page_query};
 #[cfg(any(test, feature = "testing"))]
 pub use nesting::steps_so_far;
-pub use nesting::{MAX_NESTING, count_step, nesting_of};
+pub use nesting::{MAX_NESTING, count_step, is_empty_collection, nesting_of};
 pub use selection::{Selection, SelectionError};

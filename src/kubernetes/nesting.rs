@@ -3,6 +3,8 @@
 //! Anybody who may create an object chooses its depth. API servers take ten thousand levels; the parser of
 //! this crate takes [`MAX_NESTING`]. Every walk over a parsed object visits each value a fixed number of times.
 
+use serde_json::Value;
+
 /// The most levels of lists and maps in an object that is parsed: the limit of `serde_json`.
 pub const MAX_NESTING: usize = 127;
 
@@ -25,6 +27,16 @@ pub fn nesting_of(json: &[u8]) -> usize {
         }
     }
     deepest
+}
+
+/// True for a map or a list without entries.
+#[must_use]
+pub fn is_empty_collection(value: &Value) -> bool {
+    match value {
+        Value::Object(map) => map.is_empty(),
+        Value::Array(all) => all.is_empty(),
+        _ => false,
+    }
 }
 
 #[cfg(any(test, feature = "testing"))]

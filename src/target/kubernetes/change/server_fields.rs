@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use serde_json::{Map, Value, json};
 
 use super::Changes;
-use crate::kubernetes::{KindInfo, count_step};
+use crate::kubernetes::{KindInfo, count_step, is_empty_collection};
 use crate::target::kubernetes::{annotation, each, each_mut, map_mut, text};
 
 /// Metadata that the server or a second write sets.
@@ -94,7 +94,7 @@ pub(crate) fn strip_fields(
             finalizers.retain(|finalizer| !pending.contains(finalizer));
         }
         // The server stores none of these.
-        metadata.retain(|_, value| !is_empty(value));
+        metadata.retain(|_, value| !is_empty_collection(value));
     }
     for (_, pointer, fields, is_reported) in DROPPED.iter().filter(|(of, ..)| *of == resource) {
         let quiet = &mut Changes::default();
@@ -134,15 +134,6 @@ fn drop_fields(object: &mut Value, pointer: &str, fields: &[&str], changes: &mut
         parent.remove(field);
     }
     any
-}
-
-/// True for a map or a list without entries.
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Object(map) => map.is_empty(),
-        Value::Array(all) => all.is_empty(),
-        _ => false,
-    }
 }
 
 /// Removes addresses and ports, which the new cluster assigns. A `clusterIP` of "None" is a setting.
