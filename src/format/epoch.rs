@@ -211,7 +211,8 @@ impl Epoch {
         EpochPath { writer: self.writer, plan: self.plan, epoch: self.epoch }
     }
 
-    /// Signs the epoch. Returns the object whose put creates the epoch, and the identical copy.
+    /// Signs the epoch. Returns the copy with a signed key, and epoch.json, in the order in which they are
+    /// stored: whatever holds one of them is found by its key.
     pub fn seal(&self, key: &SigningKey) -> Result<[SealedObject; 2], EpochError> {
         let path = self.path();
         let object = path.epoch_json();
@@ -220,8 +221,7 @@ impl Epoch {
             .sign_document(Namespace::Epoch, self)
             .map_err(|source| EpochError::Document { object: object.as_str().to_owned(), source })?;
         let hash = ObjectHash::of(&bytes);
-        let copy = layout::epoch_copy(self.writer, self.plan, self.epoch);
-        Ok([SealedObject::new(object, bytes.clone(), hash), SealedObject::new(copy, bytes, hash)])
+        copies(key, &path, &bytes, hash)
     }
 
     fn check(&self, object: &str) -> Result<DataRecipient, EpochError> {
@@ -296,6 +296,20 @@ impl Epoch {
     }
 }
 
+/// Returns the copy of an epoch with a signed key, and its epoch.json.
+fn copies(
+    key: &SigningKey,
+    path: &EpochPath,
+    bytes: &Bytes,
+    hash: ObjectHash,
+) -> Result<[SealedObject; 2], EpochError> {
+    let first = path.epoch_json();
+    let copy = key
+        .sign_key(layout::epoch_copy(path, hash))
+        .map_err(|source| EpochError::Document { object: first.to_string(), source: source.into() })?;
+    Ok([copy, first].map(|key| SealedObject::new(key, bytes.clone(), hash)))
+}
+
 /// The field of epoch.json that is the same in all formats.
 #[derive(Deserialize)]
 struct FormatField {
@@ -328,11 +342,9 @@ impl VerifiedEpoch {
         &self.recipient
     }
 
-    /// Returns the object and its identical copy, to be stored again if one is missing.
-    pub fn copies(&self) -> [SealedObject; 2] {
-        let copy = layout::epoch_copy(self.epoch.writer, self.epoch.plan, self.epoch.epoch);
-        [self.epoch.path().epoch_json(), copy]
-            .map(|key| SealedObject::new(key, self.bytes.clone(), self.hash))
+    /// Returns both copies as [`Epoch::seal`] does, to be stored again if one is missing.
+    pub fn copies(&self, key: &SigningKey) -> Result<[SealedObject; 2], EpochError> {
+        copies(key, &self.epoch.path(), &self.bytes, self.hash)
     }
 
     /// Returns the wrap of an owner, if they were one when the epoch was created.

@@ -123,7 +123,8 @@ impl Envelope {
         self.check()?;
         let bytes = key.sign_document(Namespace::Manifest, self)?;
         let hash = ObjectHash::of(&bytes);
-        Ok((SealedObject::new(self.path().snapshot(self.seq, hash), bytes, hash), hash))
+        let object = key.sign_key(self.path().snapshot(self.seq, hash)).map_err(SignError::from)?;
+        Ok((SealedObject::new(object, bytes, hash), hash))
     }
 
     fn check(&self) -> Result<(), ManifestError> {

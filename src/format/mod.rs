@@ -24,6 +24,7 @@ pub mod padme;
 pub mod record;
 pub mod report;
 pub mod sign;
+pub mod signed_key;
 pub mod signers;
 mod signing_key;
 pub mod state;

@@ -68,6 +68,13 @@ impl Namespace {
         &text["kbak-".len()..text.len() - "-v1".len()]
     }
 
+    /// Returns the namespace of records with this `type`; none for those of epochs and manifests.
+    #[must_use]
+    pub fn of_record(document_type: &str) -> Option<Self> {
+        let fits = |namespace: &Self| namespace.document_type() == document_type;
+        Self::ALL.into_iter().filter(|one| !matches!(one, Self::Epoch | Self::Manifest)).find(fits)
+    }
+
     /// Returns the namespace of a text.
     #[must_use]
     pub fn from_text(text: &str) -> Option<Self> {

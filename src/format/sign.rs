@@ -81,8 +81,8 @@ pub enum SignError {
     /// The document needs a newer reader.
     #[error("it needs features that this version of kbak does not have: {}", .0.join(", "))]
     Requires(Vec<String>),
-    /// A line longer than 1 MiB cannot be signed.
-    #[error("a signed line would have {0} bytes, at most {MAX_LINE} are possible")]
+    /// The document would be longer than readers accept.
+    #[error("a signed document would have {0} bytes, which is more than readers accept")]
     TooLong(usize),
     /// The key cannot sign.
     #[error("cannot sign")]

@@ -3,19 +3,20 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, StreamExt};
 use jiff::Timestamp;
 
 use super::records::Records;
+use super::signed_listing::{SignedFolder, SignedObject, Unsigned};
 use crate::format::ids::{EpochId, NameId, ObjectHash, WriterId};
+use crate::format::layout::parse_snapshot_name;
 use crate::format::layout::{EpochPath, ObjectKey};
 use crate::format::manifest::{Envelope, Manifest, ManifestError};
-use crate::format::sign::{MAX_DOCUMENT, PublicKey};
+use crate::format::sign::{MAX_DOCUMENT, Namespace, PublicKey};
 use crate::format::signers::Signers;
 use crate::keys::epoch_file::LastCommit;
 use crate::report::event::Reporter;
 use crate::store::{ListedObject, Store, StoreError, StoreErrorKind};
-use crate::store::{listing::list_all, operation::Operation};
 
 /// The most manifests of one plan that are read: hourly ones for a century.
 pub const MAX_SNAPSHOTS: usize = 1_000_000;
@@ -63,8 +64,10 @@ pub struct Chain {
     numbers: HashMap<ObjectHash, u64>,
     /// The last snapshot that the writer committed, if the store no longer has it.
     lost_head: Option<LastCommit>,
-    /// Objects in the place of manifests that are not valid, and the reasons.
+    /// Objects with a signed key in the place of manifests that are not valid, and the reasons.
     pub rejected: Vec<(ObjectKey, ManifestError)>,
+    /// The other objects in the place of manifests.
+    pub unsigned: Unsigned,
 }
 
 /// An inconsistency of a chain that a restore or verify must report.
@@ -109,16 +112,12 @@ pub async fn read(
     for epoch in epochs {
         let path = EpochPath { writer, plan, epoch };
         let prefix = path.snapshots_prefix();
-        let entries: Vec<ListedObject> = list_all(store.clone(), prefix.clone(), reporter.clone())
-            .take(MAX_SNAPSHOTS + 1)
-            .try_collect()
-            .await?;
-        if chain.snapshots.len() + entries.len() > MAX_SNAPSHOTS {
-            let kind = StoreErrorKind::Protocol(format!("more than {MAX_SNAPSHOTS} snapshots of one plan"));
-            return Err(StoreError::new(Operation::List, prefix, store.describe(), kind));
-        }
+        let folder = SignedFolder { store, prefix: &prefix, writer, signers, reporter };
+        let of = |name: &str| parse_snapshot_name(name).map(|_| Namespace::Manifest);
+        let (entries, unsigned) = folder.list(of, MAX_SNAPSHOTS - chain.snapshots.len()).await?;
+        chain.unsigned.append(unsigned);
         let mut read = stream::iter(entries)
-            .map(|entry| async move { (get(store, &entry.key).await, entry) })
+            .map(|SignedObject { entry, .. }| async move { (get(store, &entry).await, entry) })
             .buffered(PARALLEL);
         while let Some((bytes, entry)) = read.next().await {
             match bytes?.and_then(|bytes| Manifest::open(bytes, &path, entry.key.name(), signers)) {
@@ -133,9 +132,12 @@ pub async fn read(
 /// Reads a manifest document, or returns the reason why it is none: too long, missing or not a file.
 async fn get(
     store: &Arc<dyn Store>,
-    key: &ObjectKey,
+    entry: &ListedObject,
 ) -> Result<Result<bytes::Bytes, ManifestError>, StoreError> {
-    match store.get(key, MAX_DOCUMENT).await {
+    if entry.size > MAX_DOCUMENT {
+        return Ok(Err(ManifestError::Name));
+    }
+    match store.get(&entry.key, MAX_DOCUMENT).await {
         Ok(bytes) => Ok(Ok(bytes)),
         Err(error) => match error.kind {
             StoreErrorKind::TooLarge { .. } | StoreErrorKind::NotFound => Ok(Err(ManifestError::Name)),

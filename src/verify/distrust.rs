@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{ObjectKind, VerifyReport};
 use crate::format::ids::{EpochId, NameId, ObjectHash, WriterId};
 use crate::format::layout::{EpochObject, EpochPath, ObjectClass, ObjectKey};
-use crate::format::record::{Distrust, Record};
+use crate::format::record::{Distrust, MAX_DISTRUSTED, Record};
 use crate::format::sign::SignError;
 use crate::keys::writer_key::WriterKey;
 use crate::repository::read::reader::RepositoryReader;
@@ -32,7 +32,7 @@ pub enum DistrustError {
     Store(#[from] StoreError),
 }
 
-/// Signs and stores one record for each domain of the key's writer that has bad packs. Packs that a record
+/// Signs and stores records of the bad packs of each domain of the key's writer. Packs that a record
 /// names already are left out. Returns the number of records. Fails with [`DistrustError`] if the key's
 /// writer is not pinned, or the store fails.
 pub async fn distrust(
@@ -56,11 +56,14 @@ pub async fn distrust(
     let mut written = 0;
     for ((plan, epoch, domain), packs) in bad {
         let why = "kbak verify found them missing or damaged".to_owned();
-        let record = Record::Distrust(Distrust { plan, epoch, domain, packs, why });
-        let sealed =
-            record.seal(key.repository, key.writer, at, &key.signing).map_err(DistrustError::Sign)?;
-        create::put(&view.store, &sealed).await?;
-        written += 1;
+        for packs in packs.chunks(MAX_DISTRUSTED) {
+            let (packs, why) = (packs.to_vec(), why.clone());
+            let record = Record::Distrust(Distrust { plan, epoch, domain, packs, why });
+            let sealed =
+                record.seal(key.repository, key.writer, at, &key.signing).map_err(DistrustError::Sign)?;
+            create::put(&view.store, &sealed).await?;
+            written += 1;
+        }
     }
     Ok(written)
 }

@@ -25,9 +25,9 @@ use crate::report::{error::causes, event::Meter, text::plural};
 use crate::repository::chain::{ChainFault, Snapshot};
 use crate::repository::read::open::{read_marker, validate_marker};
 use crate::repository::read::reader::{RepositoryReader, StoredPlan};
+use crate::repository::signed_listing::Unsigned;
 use crate::repository::{error::RepositoryError, fetched::Fetched, records::Records};
 use crate::store::listing::folders;
-use crate::store::{StoreError, StoreErrorKind};
 
 pub use distrust::{DistrustError, distrust};
 pub use finding::{AffectedSnapshot, Fault, Finding, Findings, MAX_FINDINGS, ObjectKind, PlanRef};
@@ -38,7 +38,7 @@ pub use report::{Depth, Head, Options, Totals, VerifyReport};
 type Result<T, E = RepositoryError> = std::result::Result<T, E>;
 
 /// Most folders of writers that are told apart in a bucket.
-const MAX_WRITERS: usize = 1000;
+const MAX_WRITERS: usize = 100;
 
 struct Check<'a> {
     view: &'a RepositoryReader,
@@ -70,7 +70,9 @@ pub async fn verify(view: &RepositoryReader, options: &Options) -> Result<Verify
         chain: Vec::new(),
     };
     check.marker().await?;
-    let plans = view.plan_ids(&options.which).await?;
+    let found = view.find_plans(&options.which).await?;
+    let plans: Vec<(WriterId, NameId)> =
+        found.iter().flat_map(|of| of.plans.iter().map(|plan| (of.writer, *plan))).collect();
     if plans.is_empty() {
         // kbak init creates the first epoch.
         let detail = "nothing of any pinned writer is there, not even an epoch";
@@ -79,18 +81,20 @@ pub async fn verify(view: &RepositoryReader, options: &Options) -> Result<Verify
     check.report_unpinned_writers(&plans).await?;
     check.meter.add_total(plans.len() as u64);
     let mut expected = options.expect_head.is_none();
-    let mut records = BTreeMap::new();
-    for writer in view.writers() {
-        records.insert(writer, check.records(writer).await?);
-    }
-    for (writer, plan) in plans {
-        let Some(records) = records.get(&writer) else { continue };
-        let view = view.plan(writer, plan, records).await?;
-        // A rejected manifest has a finding of its own.
-        let rejected = |head: ObjectHash| names(&view, head);
-        expected |= options.expect_head.is_some_and(|head| view.chain.get(head).is_some() || rejected(head));
-        check.check_plan(&view, records).await?;
-        check.meter.add_done(1);
+    for of in &found {
+        check.unsigned(&of.names.unsigned);
+        let records = check.records(of.writer).await?;
+        for plan in &of.plans {
+            let view = view.plan(of, *plan, &records).await?;
+            check.unsigned(&view.epochs.unsigned);
+            check.unsigned(&view.chain.unsigned);
+            // A rejected manifest has a finding of its own.
+            let rejected = |head: ObjectHash| names(&view, head);
+            expected |=
+                options.expect_head.is_some_and(|head| view.chain.get(head).is_some() || rejected(head));
+            check.check_plan(&view, &records).await?;
+            check.meter.add_done(1);
+        }
     }
     if let Some(head) = options.expect_head.filter(|_| !expected) {
         let detail =
@@ -104,6 +108,10 @@ pub async fn verify(view: &RepositoryReader, options: &Options) -> Result<Verify
 impl Check<'_> {
     fn not_checked(&mut self, what: impl Into<String>) {
         self.not_checked.insert(what.into());
+    }
+
+    fn unsigned(&mut self, unsigned: &Unsigned) {
+        self.not_checked.extend(unsigned.describe());
     }
 
     /// Records that the fault of `object` affects the snapshots at these positions in the chain.
@@ -137,16 +145,12 @@ impl Check<'_> {
 
     /// Reports the folders of writers that are not checked.
     async fn report_unpinned_writers(&mut self, plans: &[(WriterId, NameId)]) -> Result<()> {
-        let there = match folders(&self.view.store, "", MAX_WRITERS).await {
-            Ok(there) => there,
-            // Anyone with write access can make many folders: that must not end a verification.
-            Err(StoreError { kind: StoreErrorKind::Protocol(what), .. }) => {
-                self.not_checked(format!("what others keep beside the pinned writers: {what}"));
-                return Ok(());
-            }
-            Err(error) => return Err(error.into()),
-        };
-        for folder in there {
+        let there = folders(&self.view.store, "", MAX_WRITERS).await?;
+        if !there.complete {
+            let what = format!("more than {MAX_WRITERS} folders beside the pinned writers'");
+            self.not_checked(what);
+        }
+        for folder in there.names {
             let Ok(writer) = folder.parse::<WriterId>() else {
                 self.not_checked(format!("{folder}/: it is no writer's folder"));
                 continue;
@@ -257,17 +261,17 @@ impl Check<'_> {
         for (key, error) in &plan.epochs.rejected {
             self.findings.add(key.as_str(), ObjectKind::Epoch, epoch_fault(error), causes(error));
         }
-        for key in &plan.epochs.missing {
-            self.findings.add(key.as_str(), ObjectKind::Epoch, Fault::Missing, "its twin is there");
+        for missing in &plan.epochs.missing {
+            self.findings.add(missing.place.as_str(), ObjectKind::Epoch, Fault::Missing, "its twin is there");
         }
         let before = plan.epochs.all.iter().flat_map(|stored| stored.epoch.previous_epochs.iter().copied());
         let all: BTreeSet<EpochId> = plan.epochs.gone.iter().copied().chain(before).chain(named).collect();
         for epoch in all {
             let path = EpochPath { writer: plan.writer, plan: plan.plan, epoch };
             let key = path.epoch_json();
-            let twin = layout::epoch_copy(plan.writer, plan.plan, epoch);
-            let has_finding = self.findings.has(key.as_str()) || self.findings.has(twin.as_str());
-            if plan.epochs.get(epoch).is_some() || has_finding {
+            let of = |key: &ObjectKey| layout::parse_epoch(key).is_some_and(|(_, id)| id == epoch);
+            let rejected = plan.epochs.rejected.iter().any(|(key, _)| of(key));
+            if plan.epochs.get(epoch).is_some() || rejected {
                 continue;
             }
             let detail = "something names this epoch, and neither it nor its twin is there";
@@ -311,13 +315,12 @@ impl Check<'_> {
 
     async fn records(&mut self, writer: WriterId) -> Result<Records> {
         let records = self.view.records(writer).await?;
+        self.unsigned(&records.unsigned);
         for (key, error) in &records.rejected {
             let fault = match error {
                 RecordError::Name => Fault::Altered,
                 RecordError::Signed(error) if error.is_newer() => Fault::Newer,
-                RecordError::Signed(_) | RecordError::Kind | RecordError::WrongPath { .. } => {
-                    Fault::Signature
-                }
+                RecordError::Signed(_) | RecordError::WrongPath { .. } => Fault::Signature,
             };
             self.findings.add(key.as_str(), ObjectKind::Record, fault, causes(error));
         }

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use kbak::cli::failure::Exit;
-use kbak::format::ids::{NameId, WriterId};
 use kbak::format::record::{Record, Revocation};
 use kbak::format::sign::{Namespace, SigningKey};
 use kbak::format::signers::Signer;
@@ -79,10 +78,8 @@ async fn chunks_that_cannot_be_stored_again_are_reported_as_lost() {
     }
 }
 
-async fn plan_of(damaged: &DamagedRepo, writer: WriterId, plan: NameId) -> StoredPlan {
-    let view = damaged.repo.view();
-    let records = view.records(writer).await.expect("records");
-    view.plan(writer, plan, &records).await.expect("a plan")
+async fn plan_of(damaged: &DamagedRepo) -> StoredPlan {
+    damaged.repo.view().plans(&SnapshotSelector::default()).await.expect("plans").remove(0)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -103,13 +100,12 @@ async fn snapshots_signed_with_a_stolen_key_are_rejected() {
 
     // A writer's own record revokes no key.
     damaged.repo.store.put(&by_writer).await.expect("stored");
-    let (_, plan) = damaged.repo.view().plan_ids(&SnapshotSelector::default()).await.expect("plans")[0];
-    let view = plan_of(&damaged, writer, plan).await;
+    let view = plan_of(&damaged).await;
     assert_eq!(view.chain.len(), 2);
     damaged.repo.store.delete(by_writer.key()).await.expect("deleted");
 
     damaged.repo.store.put(&by_owner).await.expect("stored");
-    let view = plan_of(&damaged, writer, plan).await;
+    let view = plan_of(&damaged).await;
     let left: Vec<_> = view.chain.iter().map(|snapshot| snapshot.manifest.hash()).collect();
     assert_eq!((left.as_slice(), view.epochs.all.len()), (&hashes[..1], 1), "the first one stays good");
     let verdict = damaged.verify(Depth::Presence, false).await;
@@ -130,7 +126,7 @@ async fn snapshots_signed_with_a_stolen_key_are_rejected() {
         Record::Revocation(body).seal(damaged.repo.key.repository, writer, now, &owner).expect("sealed")
     };
     damaged.repo.store.put(&all).await.expect("stored");
-    let view = plan_of(&damaged, writer, plan).await;
+    let view = plan_of(&damaged).await;
     assert_eq!((view.chain.len(), view.epochs.all.len()), (0, 0));
 }
 

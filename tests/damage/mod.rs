@@ -61,9 +61,7 @@ impl DamagedRepo {
         }
         repo.backup(folder.path()).await;
         let view = repo.view();
-        let (writer, plan) = view.plan_ids(&SnapshotSelector::default()).await.expect("plans")[0];
-        let records = view.records(writer).await.expect("records");
-        let plan = view.plan(writer, plan, &records).await.expect("a plan");
+        let plan = view.plans(&SnapshotSelector::default()).await.expect("plans").remove(0);
         let mut epochs = Vec::new();
         for stored in &plan.epochs.all {
             let identity = std::slice::from_ref(&repo.identity);

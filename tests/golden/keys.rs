@@ -97,7 +97,8 @@ fn stored_receipt_is_accepted() {
     let bytes = stored("receipt");
     let hash = ObjectHash::of(&bytes);
     let record =
-        SignedRecord::open(bytes, key.writer, hash, Some(key.repository), &signers).expect("a receipt");
+        SignedRecord::open(bytes, key.writer, hash, Namespace::Receipt, Some(key.repository), &signers)
+            .expect("a receipt");
     let Record::Receipt(receipt) = record.record() else { panic!("another record") };
     assert_eq!((receipt.epoch, receipt.act), (epoch.epoch, ReceiptAction::Opened));
     assert_eq!(receipt.recipient, Some(owner.recipients()[0].id()));

@@ -3,6 +3,7 @@
 mod pax_records;
 mod planted;
 mod raw_member;
+mod rubbish;
 mod stream;
 mod volume;
 

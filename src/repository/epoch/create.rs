@@ -179,7 +179,7 @@ pub async fn create_epoch(
         put(store, object).await?;
         kill_point("epoch.copy.stored");
     }
-    let [first, _] = &sealed;
+    let [_, first] = &sealed;
     let verified =
         Epoch::open(first.bytes().clone(), &epoch.path(), Some(key.repository), &key.own_signers())?;
     kill_point("epoch.born");
@@ -200,12 +200,13 @@ pub async fn restore_missing_copies(context: EpochContext<'_>, epochs: &Epochs) 
     let mut mended = Vec::new();
     for held in context.keeper.load().await?.unwrap_or_default() {
         let Some(stored) = epochs.get(held.epoch) else { continue };
-        for copy in stored.epoch.copies() {
-            if epochs.missing.contains(copy.key()) {
-                put(context.store, &copy).await?;
-                mended.push(held.epoch);
-            }
+        if !epochs.missing.iter().any(|missing| missing.epoch == held.epoch) {
+            continue;
         }
+        for copy in stored.epoch.copies(&context.key.signing)? {
+            put(context.store, &copy).await?;
+        }
+        mended.push(held.epoch);
     }
     Ok(mended)
 }

@@ -71,7 +71,8 @@ pub async fn prepare_run(
     }
     let held = context.keeper.load().await?.unwrap_or_default();
     for (object, error) in std::mem::take(&mut epochs.rejected) {
-        let lost = layout::parse_epoch(&object).filter(|epoch| epochs.get(*epoch).is_none());
+        let lost = layout::parse_epoch(&object).map(|(_, epoch)| epoch);
+        let lost = lost.filter(|epoch| epochs.get(*epoch).is_none());
         let ours = held.iter().any(|held| Some(held.epoch) == lost);
         if ours && !settings.new_epoch && !error.is_newer() {
             return Err(CreateEpochError::Damaged(object.to_string(), Box::new(error)));

@@ -1,13 +1,13 @@
 //! Snapshots in the store that cannot be read, and the errors for requests that they affect. A
 //! damaged store is never taken for one that holds fewer snapshots.
 
-use futures::TryStreamExt as _;
-
 use super::reader::{RepositoryReader, SnapshotSelector, StoredPlan, UnreadableSnapshots};
 use crate::format::layout::{self, EpochPath, ObjectKey};
+use crate::format::sign::Namespace;
 use crate::report::text::plural;
-use crate::repository::{chain::Snapshot, error::RepositoryError};
-use crate::store::{StoreError, listing::list_all};
+use crate::repository::chain::{MAX_SNAPSHOTS, Snapshot};
+use crate::repository::{error::RepositoryError, signed_listing::SignedFolder};
+use crate::store::StoreError;
 
 impl RepositoryReader {
     /// Finds the snapshots under lost epochs.
@@ -15,13 +15,11 @@ impl RepositoryReader {
         let mut all = Vec::new();
         for epoch in plan.lost_epochs() {
             let place = EpochPath { writer: plan.writer, plan: plan.plan, epoch }.snapshots_prefix();
-            let (mut count, mut newest) = (0, 0);
-            let mut read = list_all(self.store.clone(), place.clone(), self.reporter.clone());
-            while let Some(entry) = read.try_next().await? {
-                let Some(seq) = number(&entry.key) else { continue };
-                count += 1;
-                newest = seq.max(newest);
-            }
+            let (store, signers, reporter) = (&self.store, &self.signers, &self.reporter);
+            let folder = SignedFolder { store, prefix: &place, writer: plan.writer, signers, reporter };
+            let (signed, _) = folder.list(|_| Some(Namespace::Manifest), MAX_SNAPSHOTS).await?;
+            let numbers: Vec<u64> = signed.iter().filter_map(|object| number(&object.entry.key)).collect();
+            let (count, newest) = (numbers.len() as u64, numbers.into_iter().max().unwrap_or(0));
             if count > 0 {
                 all.push(UnreadableSnapshots { epoch, place, count, newest });
             }
@@ -48,6 +46,13 @@ impl RepositoryReader {
             |object: &ObjectKey, error: &dyn std::fmt::Display| (object.to_string(), error.to_string());
         if let Some((object, error)) = plans.iter().flat_map(|plan| &plan.chain.rejected).next() {
             return RepositoryError::NotSigned { snapshot, rejected: shown(object, error) };
+        }
+        let unsigned = plans.iter().flat_map(|plan| [&plan.chain.unsigned, &plan.epochs.unsigned]);
+        if let Some(object) = unsigned.filter_map(|unsigned| unsigned.first.as_ref()).next()
+            && plans.iter().all(|plan| plan.chain.is_empty())
+        {
+            let why = "no pinned key signed it".to_owned();
+            return RepositoryError::NotSigned { snapshot, rejected: (object.to_string(), why) };
         }
         let store = self.store.describe();
         if plans.iter().any(|plan| !plan.hidden.is_empty()) {

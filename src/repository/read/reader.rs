@@ -3,9 +3,10 @@
 use crate::format::ids::{EpochId, NameId, WriterId};
 use crate::format::signers::Signers;
 use crate::report::event::Reporter;
-use crate::repository::{chain::Chain, epoch::stored::Epochs};
+use crate::repository::{chain::Chain, epoch::stored::EpochNames, epoch::stored::Epochs};
 use crate::runtime::Runtime;
 use crate::store::Store;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// The context for reading a repository. Cheap to clone.
@@ -19,6 +20,17 @@ pub struct RepositoryReader {
     pub runtime: Runtime,
     /// The reporter of warnings.
     pub reporter: Reporter,
+}
+
+/// The plans of one writer.
+#[derive(Debug)]
+pub struct WriterPlans {
+    /// The writer.
+    pub writer: WriterId,
+    /// The second copies of its epochs.
+    pub names: EpochNames,
+    /// The ids of its plans.
+    pub plans: BTreeSet<NameId>,
 }
 
 /// One plan of one writer.

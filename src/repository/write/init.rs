@@ -245,7 +245,10 @@ impl Stored<'_> {
     async fn remove(&self, reporter: &Reporter) {
         let mut keys = Vec::new();
         if let Some(path) = self.epoch {
-            keys.push(layout::epoch_copy(path.writer, path.plan, path.epoch));
+            let copies = self.store.list(&layout::epochs_prefix(path.writer), None).await;
+            let copies = copies.map(|page| page.entries).unwrap_or_default().into_iter();
+            let own = |key: &layout::ObjectKey| layout::parse_epoch(key) == Some((path.plan, path.epoch));
+            keys.extend(copies.map(|entry| entry.key).filter(own));
             keys.push(path.epoch_json());
         }
         if self.marker {

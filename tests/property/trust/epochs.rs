@@ -6,7 +6,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use kbak::cli::failure::{Exit, Failure};
 use kbak::format::epoch::{EpochError, VerifiedEpoch};
-use kbak::format::layout::{self, EpochPath};
+use kbak::format::layout::{EpochPath, ObjectKey};
 use kbak::format::timestamp;
 use kbak::format::wrap::WrapError;
 use kbak::keys::epoch_file::{EpochSecretStore, SecretsChange, StoredSecret};
@@ -19,7 +19,7 @@ use kbak::repository::epoch::current;
 use kbak::repository::epoch::current::{CurrentEpoch, Reason};
 use kbak::repository::epoch::error::CreateEpochError;
 use kbak::repository::epoch::stored;
-use kbak::repository::epoch::stored::Epochs;
+use kbak::repository::epoch::stored::{Epochs, MissingCopy};
 use kbak::repository::epoch::wraps;
 use kbak::repository::records::Records;
 use kbak::runtime::lock;
@@ -46,6 +46,11 @@ impl TestRepo {
             &Records::default(),
         )
         .await
+    }
+
+    /// Returns the key of an epoch's second copy.
+    fn epoch_copy(&self, epoch: &VerifiedEpoch) -> ObjectKey {
+        epoch.copies(&self.key.signing).expect("sealed")[0].key().clone()
     }
 
     fn path(&self, epoch: &VerifiedEpoch) -> EpochPath {
@@ -166,7 +171,7 @@ async fn one_good_epoch_copy_is_enough_and_the_bad_one_is_reported() {
     let (ada, _) = owner(&repo.runtime, "ada");
     let first = repo.ready(&wanted(&[&ada])).await.expect("an epoch");
     let path = repo.path(&first.epoch);
-    let copy = layout::epoch_copy(path.writer, path.plan, path.epoch);
+    let copy = repo.epoch_copy(&first.epoch);
     let good = repo.memory.objects()[&copy].clone();
     for key in [path.epoch_json(), copy.clone()] {
         let mut bad = good.to_vec();
@@ -179,7 +184,14 @@ async fn one_good_epoch_copy_is_enough_and_the_bad_one_is_reported() {
     }
     repo.store.delete(&path.epoch_json()).await.expect("deleted");
     let epochs = repo.epochs().await;
-    assert_eq!((epochs.all.len(), epochs.missing.as_slice()), (1, [path.epoch_json()].as_slice()));
+    let missing = MissingCopy { epoch: path.epoch, place: path.epoch_json().to_string() };
+    assert_eq!((epochs.all.len(), epochs.missing.as_slice()), (1, [missing].as_slice()));
+    // The folder is enough, too: the signed key of the copy is lost.
+    repo.memory.overwrite(path.epoch_json(), good);
+    repo.store.delete(&copy).await.expect("deleted");
+    let epochs = repo.epochs().await;
+    assert_eq!((epochs.all.len(), epochs.missing.len(), epochs.unsigned.count), (1, 1, 0));
+    assert!(copy.as_str().starts_with(&epochs.missing[0].place));
 }
 
 #[tokio::test]
@@ -197,13 +209,13 @@ async fn moved_forged_and_newer_epochs_are_rejected() {
     let other_epoch = EpochPath { epoch: kbak::format::ids::EpochId([0; 16]), ..path };
     assert!(matches!(open(&other_epoch), Err(EpochError::WrongPath { field: "epoch", .. })));
 
-    // The same epoch, signed by another key: in the store it is ignored.
+    // The same epoch, signed by another key: its own copy is nobody's, and the other one counts.
     let thief = WriterKey { signing: WriterKey::generate(&repo.runtime).signing, ..repo.key.clone() };
     for sealed in first.epoch.seal(&thief.signing).expect("sealed") {
         repo.memory.overwrite(sealed.key().clone(), sealed.bytes().clone());
     }
     let epochs = repo.epochs().await;
-    assert_eq!((epochs.all.len(), epochs.rejected.len()), (0, 2));
+    assert_eq!((epochs.all.len(), epochs.rejected.len()), (1, 1));
 
     // A newer format with a valid signature: the writer must not continue beside it.
     let line = String::from_utf8_lossy(&bytes)
@@ -215,7 +227,7 @@ async fn moved_forged_and_newer_epochs_are_rejected() {
     let signature =
         repo.key.signing.sign(kbak::format::sign::Namespace::Epoch, line.as_bytes()).expect("signed");
     let newer = Bytes::from(line + &signature);
-    for key in [path.epoch_json(), layout::epoch_copy(path.writer, path.plan, path.epoch)] {
+    for key in [path.epoch_json(), repo.epoch_copy(&first.epoch)] {
         repo.memory.overwrite(key, newer.clone());
     }
     let error = repo.ready(&wanted(&[&ada])).await.unwrap_err();
@@ -381,8 +393,7 @@ async fn run_begins_with_the_stored_epoch_and_warns_of_what_is_missing() {
     let warnings = std::mem::take(&mut *lock(&heard.0)).join("\n");
     assert!(warnings.contains("the first of this plan, and no owner has proved"), "{warnings}");
     // The copy is lost: listings would not find the epoch, but the writer knows that it was created.
-    let path = repo.path(&first.epoch);
-    let copy = layout::epoch_copy(path.writer, path.plan, path.epoch);
+    let copy = repo.epoch_copy(&first.epoch);
     repo.store.delete(&copy).await.expect("deleted");
     let (epochs, again) = begin(wanted(&[&ada, &eve])).await.expect("the same epoch");
     assert_eq!((epochs.all.len(), again.epoch.epoch), (1, first.epoch.epoch));
