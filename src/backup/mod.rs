@@ -9,6 +9,7 @@ pub mod error;
 pub mod from_plan;
 pub mod item;
 pub mod job;
+mod lineage;
 pub mod resources;
 mod start;
 pub mod volume;

@@ -4,12 +4,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use zeroize::Zeroizing;
 
 use crate::format::derive::EpochSecret;
 use crate::format::epoch::VerifiedEpoch;
 use crate::format::layout::{self, ObjectKey};
 use crate::format::manifest::ManifestError;
 use crate::format::marker;
+use crate::format::sign::SigningKey;
 use crate::format::state::{self, WriterState};
 use crate::keys::epoch_file::EpochSecretStore;
 use crate::report::event::{Event, Reporter};
@@ -27,6 +29,7 @@ use crate::store::Store;
 
 use super::error::BackupError;
 use super::job::{BackupContext, BackupJob};
+use super::lineage::{Lineage, NewRun};
 
 /// Difference between this machine's clock and the store's, in seconds, above which a run warns.
 pub const CLOCK_WARN: i64 = 5 * 60;
@@ -41,6 +44,10 @@ pub(super) struct Start {
     pub chain: Chain,
     pub state: WriterState,
     pub began: Timestamp,
+    /// The key of this run, which nothing but its memory holds.
+    pub run: Arc<SigningKey>,
+    /// What the run believes of the hints in the store.
+    pub lineage: Lineage,
 }
 
 /// Opens the repository for a run of `job`.
@@ -73,9 +80,15 @@ pub(super) async fn begin(job: &BackupJob, context: BackupContext<'_>) -> Result
     warn_of_rejected(&chain, reporter);
     warn_of_several_heads(&chain, reporter);
     kill_point("backup.chain.read");
-    let state = read_state(&chain, &ready, context).await;
+    let began = runtime.clock.now();
+    let run = Arc::new(SigningKey::from_seed(&Zeroizing::new(runtime.random())));
+    let writer = key.signing.public();
+    let new_run = NewRun { keeper, epoch: &ready, key: &run, writer, began, reporter };
+    let lineage = Lineage::begin(new_run, &chain).await?;
+    kill_point("backup.run.noted");
+    let state = read_state(&lineage, &ready, context).await;
     kill_point("backup.state.read");
-    Ok(Start { ready, epochs, records, chain, state, began: runtime.clock.now() })
+    Ok(Start { ready, epochs, records, chain, state, began, run, lineage })
 }
 
 /// Refuses a folder that is not mounted, or where this writer has never written: kbak init stores its
@@ -132,23 +145,24 @@ fn warn_of_rejected(chain: &Chain, reporter: &Reporter) {
 /// Warns if the snapshot that this writer committed last is missing. The next snapshot names it as a
 /// parent, so that verify reports its removal, and gets a higher number.
 async fn expect_head(chain: &mut Chain, keeper: &dyn EpochSecretStore, reporter: &Reporter) {
-    let Ok(Some(head)) = keeper.head().await else { return };
-    let cut_off = |(key, error): &(ObjectKey, ManifestError)| {
-        let named = layout::parse_snapshot_name(key.name()).is_some_and(|(_, name)| name == head.hash);
-        named && matches!(error, ManifestError::Revoked)
-    };
-    if chain.rejected.iter().any(cut_off) {
-        return;
+    let Ok(Some(state)) = keeper.load().await else { return };
+    for head in state.heads {
+        let cut_off = |(key, error): &(ObjectKey, ManifestError)| {
+            let named = layout::parse_snapshot_name(key.name()).is_some_and(|(_, name)| name == head.hash);
+            named && matches!(error, ManifestError::Revoked)
+        };
+        if chain.rejected.iter().any(cut_off) || chain.expect(head) {
+            continue;
+        }
+        reporter.warn(
+            "chain",
+            format!(
+                "the newest snapshot that this writer knows, {:06} (sha256:{}), is not in the store any more: \
+                 somebody has removed it, or it does not count; look into the store's log and its versions",
+                head.seq, head.hash
+            ),
+        );
     }
-    let Some(lost) = chain.expect(head) else { return };
-    reporter.warn(
-        "chain",
-        format!(
-            "the newest snapshot that this writer knows, {:06} (sha256:{}), is not in the store any more: \
-             somebody has removed it, or it does not count; look into the store's log and its versions",
-            lost.seq, lost.hash
-        ),
-    );
 }
 
 async fn check_clock(
@@ -167,17 +181,16 @@ async fn check_clock(
     Ok(())
 }
 
-/// Returns the writer's state at the newest snapshot, or an empty state if it cannot be read, which
+/// Returns the writer's state at its own newest snapshot, or an empty state if it cannot be read, which
 /// costs one full read of the sources.
-async fn read_state(chain: &Chain, ready: &CurrentEpoch, context: BackupContext<'_>) -> WriterState {
-    let Some(latest) = chain.latest() else { return WriterState::default() };
+async fn read_state(lineage: &Lineage, ready: &CurrentEpoch, context: BackupContext<'_>) -> WriterState {
     let domain = context.key.names.id("domain", state::DOMAIN);
     let secrets: Vec<(&VerifiedEpoch, &EpochSecret)> = [Some((&ready.epoch, &ready.secret))]
         .into_iter()
         .chain([ready.previous.as_ref().map(|(epoch, secret)| (epoch, secret))])
         .flatten()
         .collect();
-    for objects in &latest.envelope().state {
+    for objects in lineage.states() {
         let held = secrets.iter().find(|(epoch, _)| epoch.epoch == objects.epoch);
         let (Some((epoch, secret)), Some(hash)) = (held, objects.objects.first()) else { continue };
         let key = epoch.path().in_domain(domain, crate::format::layout::ObjectClass::State, *hash);

@@ -6,7 +6,8 @@
 //! <writer>/<plan>/<epoch>/epoch.json
 //! <writer>/<plan>/<epoch>/keys/<sha256>.age
 //! <writer>/<plan>/<epoch>/d/<domain>/packs/<xx>/<sha256>
-//! <writer>/<plan>/<epoch>/d/<domain>/{index,needs,cache,record,state}/<sha256>
+//! <writer>/<plan>/<epoch>/d/<domain>/index/<sha256>-<tag>
+//! <writer>/<plan>/<epoch>/d/<domain>/{needs,cache,record,state}/<sha256>
 //! <writer>/<plan>/<epoch>/bodies/<sha256>
 //! <writer>/<plan>/<epoch>/snapshots/<seq, 12 digits>-<sha256>-<signature>
 //! <writer>/records/<type>/<sha256>-<signature>
@@ -215,7 +216,12 @@ impl EpochPath {
         format!("{}d/{domain}/{}/", self.prefix(), class.folder())
     }
 
-    /// Returns the key of an object in a domain.
+    /// Returns the key of an index object, with the tag that the domain's key gives to its hash.
+    pub fn index(&self, domain: NameId, hash: ObjectHash, tag: [u8; 16]) -> ObjectKey {
+        ObjectKey(format!("{}-{}", self.in_domain(domain, ObjectClass::Index, hash), to_hex(&tag)))
+    }
+
+    /// Returns the key of an object in a domain; of an index object without its tag.
     pub fn in_domain(&self, domain: NameId, class: ObjectClass, hash: ObjectHash) -> ObjectKey {
         let folder = self.class_prefix(domain, class);
         ObjectKey(match class {
@@ -247,13 +253,19 @@ impl EpochPath {
             }
             ["d", domain, folder, name] => {
                 let class = ObjectClass::NAMED.into_iter().find(|class| class.folder() == *folder)?;
-                EpochObject::InDomain(domain.parse().ok()?, class, name.parse().ok()?)
+                let hash = match class {
+                    ObjectClass::Index => parse_index_name(name)?.0,
+                    _ => name.parse().ok()?,
+                };
+                EpochObject::InDomain(domain.parse().ok()?, class, hash)
             }
             _ => return None,
         };
         // Each object has one key: a pack in the folder of another prefix is not accepted.
         let fits = match object {
-            EpochObject::InDomain(domain, class, hash) => self.in_domain(domain, class, hash) == *key,
+            EpochObject::InDomain(domain, ObjectClass::Pack, hash) => {
+                self.in_domain(domain, ObjectClass::Pack, hash) == *key
+            }
             _ => true,
         };
         fits.then_some(object)
@@ -288,6 +300,13 @@ pub fn parse_snapshot_name(name: &str) -> Option<(u64, ObjectHash)> {
     let digits = seq.len() == 12 && seq.bytes().all(|c| c.is_ascii_digit());
     let whole = digits && from_hex::<64>(signature).is_ok() && parts.next().is_none();
     Some((whole.then(|| seq.parse().ok())??, hash.parse().ok()?))
+}
+
+/// Parses the hash and tag from the name of an index object.
+#[must_use]
+pub fn parse_index_name(name: &str) -> Option<(ObjectHash, [u8; 16])> {
+    let (hash, tag) = name.split_once('-')?;
+    Some((hash.parse().ok()?, from_hex(tag).ok()?))
 }
 
 /// Returns `true` if a last segment has the form of an object's name, which no folder of a key has.

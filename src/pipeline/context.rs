@@ -6,7 +6,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::limits::{MemoryBudget, MemoryLimits};
 use super::{PipelineError, codec::Codec};
-use crate::format::{container::DataRecipient, layout::EpochPath, object::SealedObject};
+use crate::format::{container::DataRecipient, layout::EpochPath, object::SealedObject, sign::SigningKey};
 use crate::report::event::Reporter;
 use crate::runtime::Runtime;
 use crate::store::{PutOutcome, Store, StoreError, StoreErrorKind, operation::Operation};
@@ -18,6 +18,8 @@ pub struct EpochTarget {
     pub path: EpochPath,
     /// The epoch's public key.
     pub recipient: DataRecipient,
+    /// The key of this run, which signs its index objects.
+    pub run: Arc<SigningKey>,
 }
 
 /// The resources shared by all writers of one run. Cheap to clone.

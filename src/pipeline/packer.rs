@@ -249,13 +249,13 @@ impl Acknowledged {
             return Ok(());
         }
         let mut index = std::mem::take(&mut self.unindexed);
-        let (path, key) = (epoch.path, key.clone());
+        let (path, key, run) = (epoch.path, key.clone(), epoch.run.clone());
         let sealed = context
             .runtime()
             .workers
             .run(move || {
                 index.sort();
-                index.seal(&path, domain, &key)
+                index.seal(&path, domain, &key, &run)
             })
             .await?;
         kill_point("backup.index.sealed");

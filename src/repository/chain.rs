@@ -62,8 +62,8 @@ impl std::fmt::Display for SnapshotName {
 pub struct Chain {
     snapshots: BTreeMap<(u64, ObjectHash), Snapshot>,
     numbers: HashMap<ObjectHash, u64>,
-    /// The last snapshot that the writer committed, if the store no longer has it.
-    lost_head: Option<LastCommit>,
+    /// Snapshots that the writer committed last and the store no longer has.
+    lost_heads: Vec<LastCommit>,
     /// Objects with a signed key in the place of manifests that are not valid, and the reasons.
     pub rejected: Vec<(ObjectKey, ManifestError)>,
     /// The other objects in the place of manifests.
@@ -221,25 +221,28 @@ impl Chain {
         self.iter().filter(|snapshot| !named.contains(&snapshot.manifest.hash())).collect()
     }
 
-    /// Sets the snapshot that the writer committed last. Returns it if it is missing from the chain.
-    pub fn expect(&mut self, head: LastCommit) -> Option<LastCommit> {
-        self.lost_head = self.get(head.hash).is_none().then_some(head);
-        self.lost_head
+    /// Takes a snapshot that the writer committed last. Returns false if it is missing from the chain.
+    pub fn expect(&mut self, head: LastCommit) -> bool {
+        let is_there = self.get(head.hash).is_some();
+        if !is_there {
+            self.lost_heads.push(head);
+        }
+        is_there
     }
 
-    /// Returns the parents of the next manifest: the heads and the lost head, so that its removal
+    /// Returns the parents of the next manifest: the heads and the lost heads, so that their removal
     /// stays visible.
     #[must_use]
     pub fn parents(&self) -> Vec<ObjectHash> {
         let heads = self.heads().into_iter().map(|head| head.manifest.hash());
-        heads.chain(self.lost_head.map(|head| head.hash)).collect()
+        heads.chain(self.lost_heads.iter().map(|head| head.hash)).collect()
     }
 
     /// Returns the sequence of the next manifest: one above the greatest of its parents.
     #[must_use]
     pub fn next_seq(&self) -> u64 {
         let heads = self.heads().into_iter().map(|head| head.envelope().seq);
-        1 + heads.chain(self.lost_head.map(|head| head.seq)).max().unwrap_or(0)
+        1 + heads.chain(self.lost_heads.iter().map(|head| head.seq)).max().unwrap_or(0)
     }
 
     /// Returns the newest snapshot: by greatest sequence, then latest end, then hash.

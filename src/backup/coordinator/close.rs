@@ -78,14 +78,6 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Returns the index objects of a domain in this epoch that the newest snapshot names.
-    pub(super) fn newest_index(&self, domain: NameId) -> Vec<ObjectHash> {
-        let epoch = self.start.ready.epoch.epoch;
-        let named = self.start.chain.latest().map(|latest| &latest.envelope().index);
-        let own = named.into_iter().flatten().filter(|one| (one.epoch, one.domain) == (epoch, domain));
-        own.flat_map(|one| one.objects.iter().copied()).collect()
-    }
-
     /// Merges the index objects of a finished domain into few if there are more than [`MERGE_ABOVE`], or if
     /// they name lost packs: the next run then neither loads nor reports those.
     async fn merged(
@@ -103,7 +95,7 @@ impl Run<'_> {
         for index in known.merged(&index).map_err(PipelineError::from)? {
             let sealed = index
                 .map_err(PipelineError::from)?
-                .seal(&path, domain.id(), domain.key())
+                .seal(&path, domain.id(), domain.key(), &domain.target().run)
                 .map_err(PipelineError::from)?;
             self.engine.put(&sealed).await?;
             self.context.reporter.stored(sealed.bytes().len() as u64, false);

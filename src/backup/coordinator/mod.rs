@@ -14,7 +14,6 @@ use crate::format::ids::{NameId, ObjectHash};
 use crate::format::state::{CacheRoot, ItemHistory, LastGood, WriterState};
 use crate::format::timestamp;
 use crate::inventory::coverage::CoverageCheck;
-use crate::keys::epoch_file::LastCommit;
 use crate::pipeline::codec::Codec;
 use crate::pipeline::context::{EpochTarget, PipelineContext};
 use crate::pipeline::domain::DomainWriter;
@@ -26,13 +25,14 @@ use crate::report::item_state::ItemState;
 use crate::repository::chain::{SAME_NUMBER, SnapshotName};
 use crate::repository::epoch::current;
 use crate::repository::epoch::current::CurrentEpoch;
-use crate::repository::index_loader::DomainIndexLoader;
+use crate::repository::index_loader::{DomainIndexLoader, TrustedIndexes};
 use crate::repository::write::commit::{Committed, Committer, NewDomain, NewSnapshot};
 use crate::runtime::{kill_point, lock};
 
 use super::carrier::Carrier;
 use super::error::BackupError;
 use super::item::{ItemJob, ItemResult};
+use super::lineage::Lineage;
 use super::job::{BackupContext, BackupJob, BackupReport};
 use super::start::{Start, begin};
 
@@ -147,9 +147,10 @@ impl Run<'_> {
         let (distrusted, _) = self.start.records.distrusted(path.plan, path.epoch, id);
         let key = Arc::new(secret.domain(name));
         let (store, reporter) = (self.context.store, self.context.reporter);
-        let (newest, share) = (self.newest_index(id), self.engine.limits.index);
+        let (named, share) = (self.start.lineage.index(&path, id), self.engine.limits.index);
+        let trusted = TrustedIndexes::OwnPast { named: &named, runs: &self.start.lineage.runs };
         let loaded = DomainIndexLoader { store, path, domain: id, reporter }
-            .load(&key, &distrusted, &newest, share)
+            .load(&key, &distrusted, trusted, share)
             .await?;
         kill_point("backup.index.loaded");
         if !loaded.lost.is_empty() {
@@ -163,7 +164,8 @@ impl Run<'_> {
                 ),
             );
         }
-        let target = EpochTarget { path, recipient: epoch.recipient().clone() };
+        let (recipient, run) = (epoch.recipient().clone(), self.start.run.clone());
+        let target = EpochTarget { path, recipient, run };
         let key = DomainWriter::new(self.engine.clone(), target, id, (*key).clone(), loaded.known);
         *lock(self.open) = Some(key.clone());
         let mut finished = Vec::with_capacity(jobs.len());
@@ -238,7 +240,7 @@ impl Run<'_> {
         let committed = committer.commit(draft).await?;
         kill_point("backup.committed");
         warn_of_concurrent(&committed, context.reporter);
-        save_head(LastCommit { seq, hash: committed.head }, context).await;
+        note_head(&committed, &start, context).await;
         // The snapshot counts already: the next run tries again.
         let deleted = current::delete_closed_secrets(context.keeper, ready.epoch.epoch, &start.epochs).await;
         if let Err(error) = deleted {
@@ -256,12 +258,11 @@ impl Run<'_> {
     }
 }
 
-/// Notes the snapshot beside the secrets of the epochs. The snapshot counts already: a failure is a warning.
-async fn save_head(head: LastCommit, context: BackupContext<'_>) {
-    // If a file cannot be written (a mounted Secret), the head is kept elsewhere: --expect-head.
-    if let Err(error) = context.keeper.save_head(head).await
-        && !error.is_read_only_file()
-    {
+/// Notes the snapshot in the epoch file, and the end of its run. The snapshot counts already: a failure is a
+/// warning. A file that could not be changed at the start was warned of then.
+async fn note_head(committed: &Committed, start: &Start, context: BackupContext<'_>) {
+    let ended = Lineage::close(context.keeper, &start.run, committed).await;
+    if let (Err(error), true) = (ended, start.lineage.is_kept) {
         context.reporter.event(Event::Warning {
             object: context.keeper.describe(),
             message: format!(

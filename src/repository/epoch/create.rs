@@ -16,7 +16,7 @@ use crate::format::derive::{EpochSecret, SecretKey};
 use crate::format::epoch::{Epoch, FORMAT, InlineWrap, Parameters, SecretOrigin, VerifiedEpoch};
 use crate::format::ids::{Commitment, EpochId, NameId, RecipientId, from_hex, to_hex};
 use crate::format::{json, object::SealedObject, sign::MAX_DOCUMENT, timestamp, wrap::EpochKeys};
-use crate::keys::epoch_file::{EpochSecretStore, MAX_SECRETS, StoredSecret};
+use crate::keys::epoch_file::{EpochFileState, EpochSecretStore, MAX_SECRETS, StoredSecret};
 use crate::keys::writer_key::WriterKey;
 use crate::keys::{Owner, Prompt};
 use crate::repository::epoch::error::{CreateEpochError, Result};
@@ -166,12 +166,14 @@ pub async fn create_epoch(
     };
     let sealed = epoch.seal(&key.signing)?;
     let new = StoredSecret { epoch: made.id, secret: made.secret.clone() };
-    let add = |mut held: Vec<StoredSecret>| {
+    let add = |mut state: EpochFileState| {
+        let held = &mut state.secrets;
         held.retain(|held| held.epoch != new.epoch);
         held.push(new.clone());
         // Interrupted creations leave secrets of epochs that never existed; only the newest few are kept.
         let surplus = held.len().saturating_sub(MAX_SECRETS);
-        held.split_off(surplus)
+        held.drain(..surplus);
+        state
     };
     keeper.update(&add).await?;
     kill_point("epoch.secret.kept");
@@ -198,7 +200,7 @@ pub async fn put(store: &Arc<dyn Store>, object: &SealedObject) -> Result<()> {
 /// between its two puts, or a copy was lost since. Returns the repaired epochs.
 pub async fn restore_missing_copies(context: EpochContext<'_>, epochs: &Epochs) -> Result<Vec<EpochId>> {
     let mut mended = Vec::new();
-    for held in context.keeper.load().await?.unwrap_or_default() {
+    for held in context.keeper.load().await?.unwrap_or_default().secrets {
         let Some(stored) = epochs.get(held.epoch) else { continue };
         if !epochs.missing.iter().any(|missing| missing.epoch == held.epoch) {
             continue;

@@ -1,9 +1,9 @@
 //! The epoch that a run writes into: found in the store, or created.
 
 use crate::format::epoch::{EpochError, VerifiedEpoch};
-use crate::format::ids::{EpochId, NameId, RecipientId};
+use crate::format::ids::{EpochId, RecipientId};
 use crate::format::{derive::EpochSecret, layout, sign::Namespace, signers::Signers};
-use crate::keys::epoch_file::{EpochSecretStore, StoredSecret};
+use crate::keys::epoch_file::{EpochFileState, EpochSecretStore, StoredSecret};
 use crate::keys::{Owner, writer_key::WriterFileError};
 use crate::report::event::{Event, Reporter};
 use crate::report::text::plural;
@@ -69,7 +69,7 @@ pub async fn prepare_run(
         reporter.warn(format!("epoch {epoch}"), "its creation was cut short; it is finished now");
         epochs = list().await?;
     }
-    let held = context.keeper.load().await?.unwrap_or_default();
+    let held = context.keeper.load().await?.unwrap_or_default().secrets;
     for (object, error) in std::mem::take(&mut epochs.rejected) {
         let lost = layout::parse_epoch(&object).map(|(_, epoch)| epoch);
         let lost = lost.filter(|epoch| epochs.get(*epoch).is_none());
@@ -141,7 +141,7 @@ pub async fn find_or_create(
         return Err(CreateEpochError::Newer(key.to_string(), Box::new(format)));
     }
     let now = context.store.now().await?;
-    let held = context.keeper.load().await?.unwrap_or_default();
+    let held = context.keeper.load().await?.unwrap_or_default().secrets;
     let secret = |stored: &StoredEpoch| {
         held.iter().find(|held| held.matches(&stored.epoch)).map(|held| held.secret.clone())
     };
@@ -287,7 +287,7 @@ pub async fn delete_closed_secrets(
     epoch: EpochId,
     epochs: &Epochs,
 ) -> Result<(), WriterFileError> {
-    let held = keeper.load().await?.unwrap_or_default();
+    let held = keeper.load().await?.unwrap_or_default().secrets;
     let over = |held: &StoredSecret| {
         let stored = epochs.get(held.epoch).is_some();
         held.epoch != epoch && stored && epochs.successors(held.epoch).next().is_some()
@@ -297,9 +297,9 @@ pub async fn delete_closed_secrets(
         return Ok(());
     }
     kill_point("epoch.secret.settling");
-    let forget = |mut held: Vec<StoredSecret>| {
-        held.retain(|held| !over.contains(&held.epoch));
-        held
+    let forget = |mut state: EpochFileState| {
+        state.secrets.retain(|held| !over.contains(&held.epoch));
+        state
     };
     keeper.update(&forget).await?;
     kill_point("epoch.secret.settled");

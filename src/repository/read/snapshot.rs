@@ -13,7 +13,7 @@ use crate::pipeline::fallback::{CopyFinder, IndexSource};
 use crate::pipeline::{chunk_index::ChunkIndex, fetch::Fetcher, reader::StreamReader};
 use crate::report::event::Reporter;
 use crate::report::outcome::Outcome;
-use crate::repository::{chain::Snapshot, index_loader::DomainIndexLoader};
+use crate::repository::{chain::Snapshot, index_loader::{DomainIndexLoader, TrustedIndexes}};
 use crate::runtime::{Runtime, lock};
 use crate::store::{Store, StoreError};
 
@@ -168,7 +168,7 @@ impl IndexSource for DomainIndexes {
             domain: self.domain,
             reporter: &self.reporter,
         };
-        Ok(loader.load(&self.key, bad, &[], self.share).await?.known)
+        Ok(loader.load(&self.key, bad, TrustedIndexes::All, self.share).await?.known)
     }
 
     fn report_copy_used(&self, bad: &ObjectHash) {

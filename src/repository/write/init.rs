@@ -13,7 +13,7 @@ use crate::format::epoch::{Parameters, VerifiedEpoch};
 use crate::format::ids::{NameId, to_hex};
 use crate::format::marker::{self, MARKER};
 use crate::format::{layout, signers::Signers, wrap::WrapError};
-use crate::keys::epoch_file::{EpochFile, EpochSecretStore, FileSecretStore, epoch_path};
+use crate::keys::epoch_file::{EpochFile, EpochFileState, EpochSecretStore, FileSecretStore, epoch_path};
 use crate::keys::private_file::{self, FileError, NewFiles};
 use crate::keys::recovery_sheet::{self, ProvenOwner, RecoverySheet, RepositoryLocation};
 use crate::keys::writer_key::WriterKey;
@@ -176,8 +176,8 @@ impl Paths {
 /// Returns the text of an epoch file without secrets. It reserves the path, so that creating
 /// the epoch cannot fail on an existing file.
 fn empty_epoch_file(key: &WriterKey, plan: NameId) -> Zeroizing<String> {
-    EpochFile { repository: key.repository, writer: key.writer, plan, secrets: Vec::new(), head: None }
-        .to_text()
+    let state = EpochFileState::default();
+    EpochFile { repository: key.repository, writer: key.writer, plan, state }.to_text()
 }
 
 async fn write_files(
@@ -216,7 +216,7 @@ async fn write_secrets(
             return Vec::new();
         }
     };
-    let epoch = EpochFile { repository: key.repository, writer: key.writer, plan, secrets: held, head: None };
+    let epoch = EpochFile { repository: key.repository, writer: key.writer, plan, state: held };
     // A run of this plan looks for this file name next to the writer's key.
     let held_as = paths.epoch.file_name().unwrap_or_default().to_string_lossy();
     let secret = |name, file: &str, text: &str| recovery_sheet::secret_yaml(name, namespace, file, text);
