@@ -14,4 +14,4 @@ pub mod resources;
 mod start;
 pub mod volume;
 
-pub use start::{CLOCK_REFUSE, CLOCK_WARN};
+pub use error::{CLOCK_REFUSE, CLOCK_WARN};

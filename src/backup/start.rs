@@ -11,9 +11,9 @@ use crate::format::epoch::VerifiedEpoch;
 use crate::format::layout::{self, ObjectKey};
 use crate::format::manifest::ManifestError;
 use crate::format::marker;
-use crate::format::sign::SigningKey;
+use crate::format::sign::{Operation, SigningKey};
 use crate::format::state::{self, WriterState};
-use crate::keys::epoch_file::EpochSecretStore;
+use crate::keys::epoch_file::LastCommit;
 use crate::report::event::{Event, Reporter};
 use crate::repository::chain::{self, Chain, SAME_NUMBER, SnapshotName};
 use crate::repository::epoch::create::EpochContext;
@@ -27,14 +27,9 @@ use crate::repository::records::{self, Records};
 use crate::runtime::{Runtime, kill_point};
 use crate::store::Store;
 
-use super::error::BackupError;
+use super::error::{BackupError, CLOCK_REFUSE, CLOCK_WARN};
 use super::job::{BackupContext, BackupJob};
 use super::lineage::{Lineage, NewRun};
-
-/// Difference between this machine's clock and the store's, in seconds, above which a run warns.
-pub const CLOCK_WARN: i64 = 5 * 60;
-/// Difference, in seconds, above which a run refuses to start: signatures and ages would be wrong.
-pub const CLOCK_REFUSE: i64 = 15 * 60;
 
 /// The state of the repository before a source is read.
 pub(super) struct Start {
@@ -46,7 +41,7 @@ pub(super) struct Start {
     pub began: Timestamp,
     /// The key of this run, which nothing but its memory holds.
     pub run: Arc<SigningKey>,
-    /// What the run believes of the hints in the store.
+    /// The past that the run believes.
     pub lineage: Lineage,
 }
 
@@ -69,13 +64,17 @@ pub(super) async fn begin(job: &BackupJob, context: BackupContext<'_>) -> Result
     let ids = epochs.all.iter().map(|stored| stored.epoch.epoch);
     let mut chain = chain::read(store, key.writer, plan, ids, signers, reporter).await?;
     chain.cut_off(&records);
+    let past = keeper.load().await?.unwrap_or_default().heads;
+    chain.set_aside_late(|epoch| epochs.deadline(epoch), &past);
+    warn_of_late(&chain, reporter);
+    require_known_features(&epochs, &chain)?;
     for broken in chain.breaks(&HashSet::new()) {
         reporter.warn("chain", broken.to_string());
     }
     // A writer that starts over, in another store or in this one, has no earlier head there.
     let starts_over = ready.born.is_some() && epochs.all.len() == 1;
     if !starts_over && records.cut_offs(key.signing.public()).next().is_none() {
-        expect_head(&mut chain, keeper, reporter).await;
+        expect_heads(&mut chain, &past, reporter);
     }
     warn_of_rejected(&chain, reporter);
     warn_of_several_heads(&chain, reporter);
@@ -83,7 +82,7 @@ pub(super) async fn begin(job: &BackupJob, context: BackupContext<'_>) -> Result
     let began = runtime.clock.now();
     let run = Arc::new(SigningKey::from_seed(&Zeroizing::new(runtime.random())));
     let writer = key.signing.public();
-    let new_run = NewRun { keeper, epoch: &ready, key: &run, writer, began, reporter };
+    let new_run = NewRun { keeper, epoch: &ready, key: &run, writer, began, records: &records, reporter };
     let lineage = Lineage::begin(new_run, &chain).await?;
     kill_point("backup.run.noted");
     let state = read_state(&lineage, &ready, context).await;
@@ -142,11 +141,38 @@ fn warn_of_rejected(chain: &Chain, reporter: &Reporter) {
     }
 }
 
-/// Warns if the snapshot that this writer committed last is missing. The next snapshot names it as a
+/// Warns of snapshots that were stored after the end of their epoch. The next snapshot does not follow them.
+fn warn_of_late(chain: &Chain, reporter: &Reporter) {
+    for late in &chain.late {
+        let name = SnapshotName(late.envelope().seq, late.manifest.hash());
+        reporter.warn(
+            late.key.to_string(),
+            format!(
+                "{name} was stored at {}, when no run of its epoch could go on: this run does not follow it; \
+                 find out who stored it",
+                late.stored
+            ),
+        );
+    }
+}
+
+/// Fails if an epoch or a snapshot of the plan requires features of writers that this program lacks.
+fn require_known_features(epochs: &Epochs, chain: &Chain) -> Result<(), BackupError> {
+    let epochs =
+        epochs.all.iter().map(|stored| (stored.epoch.path().epoch_json(), stored.epoch.missing_features()));
+    let snapshots = chain.iter().map(|snapshot| (snapshot.key.clone(), snapshot.manifest.missing_features()));
+    for (object, missing) in epochs.chain(snapshots) {
+        if let Some(feature) = missing.of(Operation::Write).next() {
+            return Err(BackupError::Newer { object: object.to_string(), feature: feature.to_owned() });
+        }
+    }
+    Ok(())
+}
+
+/// Warns if a snapshot that this writer committed last is missing. The next snapshot names it as a
 /// parent, so that verify reports its removal, and gets a higher number.
-async fn expect_head(chain: &mut Chain, keeper: &dyn EpochSecretStore, reporter: &Reporter) {
-    let Ok(Some(state)) = keeper.load().await else { return };
-    for head in state.heads {
+fn expect_heads(chain: &mut Chain, past: &[LastCommit], reporter: &Reporter) {
+    for head in past.iter().copied() {
         let cut_off = |(key, error): &(ObjectKey, ManifestError)| {
             let named = layout::parse_snapshot_name(key.name()).is_some_and(|(_, name)| name == head.hash);
             named && matches!(error, ManifestError::Revoked)
@@ -190,8 +216,8 @@ async fn read_state(lineage: &Lineage, ready: &CurrentEpoch, context: BackupCont
         .chain([ready.previous.as_ref().map(|(epoch, secret)| (epoch, secret))])
         .flatten()
         .collect();
-    for objects in lineage.states() {
-        let held = secrets.iter().find(|(epoch, _)| epoch.epoch == objects.epoch);
+    for (epoch, objects) in lineage.states() {
+        let held = secrets.iter().find(|(held, _)| held.epoch == epoch);
         let (Some((epoch, secret)), Some(hash)) = (held, objects.objects.first()) else { continue };
         let key = epoch.path().in_domain(domain, crate::format::layout::ObjectClass::State, *hash);
         let opened = match fetched::get(context.store, &key, *hash, state::MAX_STATE + (1 << 20)).await {

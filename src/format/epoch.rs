@@ -11,7 +11,7 @@ use super::container::{ContainerError, DataRecipient};
 use super::ids::{Commitment, EpochId, NameId, ObjectHash, RecipientId, RepositoryId, WriterId};
 use super::layout::{self, EpochPath};
 use super::pack::{MAX_CHUNK, MAX_PACK};
-use super::sign::{Namespace, PublicKey, SignError, SignedDocument, SigningKey};
+use super::sign::{MissingFeatures, Namespace, PublicKey, SignError, SignedDocument, SigningKey};
 use super::{object::SealedObject, signers::Signers, timestamp};
 
 /// The version of the repository format that this kbak reads and writes.
@@ -265,7 +265,7 @@ impl Epoch {
         signers: &Signers,
     ) -> Result<VerifiedEpoch, EpochError> {
         let object = path.epoch_json().as_str().to_owned();
-        let (epoch, key, hash) = (|| {
+        let (epoch, missing, key, hash) = (|| {
             let line = SignedDocument::parse(bytes.clone())?.verify(
                 signers,
                 &path.writer.to_string(),
@@ -274,7 +274,7 @@ impl Epoch {
             // The format is checked before the rest: a newer one may have other fields.
             let FormatField { format } = line.parse()?;
             let epoch = if format > FORMAT { Err(format) } else { Ok(line.parse::<Self>()?) };
-            Ok((epoch, line.key(), line.hash()))
+            Ok((epoch, line.missing_features()?, line.key(), line.hash()))
         })()
         .map_err(|source: SignError| EpochError::Document { object: object.clone(), source })?;
         let epoch = epoch.map_err(|format| EpochError::Newer { object: object.clone(), format })?;
@@ -292,7 +292,7 @@ impl Epoch {
             same("repository", &epoch.repository, &repository)?;
         }
         let recipient = epoch.check(&object)?;
-        Ok(VerifiedEpoch { epoch, recipient, key, hash, bytes })
+        Ok(VerifiedEpoch { epoch, missing, recipient, key, hash, bytes })
     }
 }
 
@@ -320,6 +320,7 @@ struct FormatField {
 #[derive(Debug, Clone)]
 pub struct VerifiedEpoch {
     epoch: Epoch,
+    missing: MissingFeatures,
     recipient: DataRecipient,
     key: PublicKey,
     hash: ObjectHash,
@@ -335,6 +336,11 @@ impl VerifiedEpoch {
     /// Returns the SHA-256 of epoch.json.
     pub fn hash(&self) -> ObjectHash {
         self.hash
+    }
+
+    /// Returns the features that it requires and this program lacks.
+    pub fn missing_features(&self) -> &MissingFeatures {
+        &self.missing
     }
 
     /// Returns the recipient that packs and bodies are encrypted to.

@@ -23,6 +23,7 @@ pub mod pack_refs;
 pub mod padme;
 pub mod record;
 pub mod report;
+pub mod revocation;
 pub mod sign;
 pub mod signed_key;
 pub mod signers;

@@ -43,7 +43,8 @@ impl Namespace {
     pub const WRITER: [Self; 4] = [Self::Epoch, Self::Manifest, Self::Distrust, Self::Exception];
 
     /// The namespaces that an owner's key is pinned for.
-    pub const OWNER: [Self; 5] = [Self::Trust, Self::Receipt, Self::Drill, Self::Restore, Self::Exception];
+    pub const OWNER: [Self; 6] =
+        [Self::Trust, Self::Receipt, Self::Drill, Self::Restore, Self::Exception, Self::Distrust];
 
     /// Returns the namespace's text in the signature.
     #[must_use]

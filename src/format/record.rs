@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::ids::{EpochId, NameId, ObjectHash, RecipientId, RepositoryId, WriterId};
+use super::revocation::Revocation;
 use super::sign::{Namespace, PublicKey, SignError, SignedDocument, SigningKey};
 use super::{layout, object::SealedObject, signers::Signers, timestamp};
 
@@ -17,18 +18,8 @@ pub const MAX_RECORD: u64 = 64 << 10;
 /// The most packs that one record of bad packs names, so that it stays below [`MAX_RECORD`].
 pub const MAX_DISTRUSTED: usize = 800;
 
-/// An owner's revocation of a key, above all of a stolen writer key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Revocation {
-    /// The revoked key.
-    pub key: PublicKey,
-    /// The last good manifests of that key: they and their ancestors stay valid.
-    pub last_good: Vec<ObjectHash>,
-    /// The reason, for people.
-    pub why: String,
-}
-
-/// Bad packs: writers upload their chunks again, readers look for other copies.
+/// Bad packs and hints of a domain: writers upload the chunks of such packs again, readers look for other copies;
+/// of hints, writers believe none that these manifests, their ancestors or runs before this record left.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Distrust {
     /// The plan of the packs.
@@ -37,8 +28,11 @@ pub struct Distrust {
     pub epoch: EpochId,
     /// The domain of the packs.
     pub domain: NameId,
-    /// The SHA-256 of each pack.
+    /// The SHA-256 of each bad pack.
     pub packs: Vec<ObjectHash>,
+    /// The heads whose index and scan cache do not count any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hints_before: Vec<ObjectHash>,
     /// The reason, for people.
     pub why: String,
 }

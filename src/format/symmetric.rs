@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use super::container::{ContainerError, ContainerKey, Sealer, open as open_container};
-use super::layout::{EpochPath, ObjectClass};
 use super::ids::{NameId, ObjectHash};
+use super::layout::{EpochPath, ObjectClass};
 use super::{derive::DomainKey, object::SealedObject};
 
 /// Encrypts `plaintext` as an object of `class` in `domain`.

@@ -12,6 +12,7 @@ use super::private_file;
 use super::writer_key::{VERSION, WriterFileError, WriterKey, pretty};
 use crate::format::derive::{EpochSecret, SecretKey};
 use crate::format::ids::{EpochId, NameId, ObjectHash, RepositoryId, WriterId, from_hex, to_hex};
+use crate::format::manifest::MAX_TRUST;
 use crate::format::sign::{KeyError, PublicKey};
 use crate::format::{epoch::Epoch, json, timestamp};
 use crate::report::text::bytes_without_bom;
@@ -44,7 +45,7 @@ impl StoredSecret {
     }
 }
 
-/// What a writer keeps about a plan: its epoch secrets, and its own past, which the store cannot forge.
+/// The content of a writer's file of a plan: its epoch secrets, and its own past, which the store cannot forge.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EpochFileState {
     /// The epoch secrets. During a rollover the old and the new one, so that a crash at any point loses
@@ -54,6 +55,8 @@ pub struct EpochFileState {
     pub heads: Vec<LastCommit>,
     /// The runs that have begun and did not commit.
     pub runs: Vec<OpenRun>,
+    /// The revocations that were seen in the store, by the SHA-256 of their records.
+    pub trust: Vec<ObjectHash>,
 }
 
 /// The storage for a writer's state of one plan: a file or a Kubernetes Secret.
@@ -63,7 +66,12 @@ pub trait EpochSecretStore: Send + Sync + fmt::Debug {
     fn describe(&self) -> String;
     /// Returns the stored state, or none if the storage does not exist yet.
     async fn load(&self) -> Result<Option<EpochFileState>, WriterFileError>;
-    /// Changes the stored state atomically. A store that several runs share prevents concurrent changes.
+    /// True if several machines write here: then only one run at a time may create an epoch.
+    fn is_shared(&self) -> bool {
+        false
+    }
+    /// Changes the stored state atomically. Fails with [`WriterFileError::SecretChanged`] if `change` gives it up,
+    /// or if other changes always come first.
     async fn update(&self, change: StateChange<'_>) -> Result<(), WriterFileError>;
     /// Checks that a new epoch's secret can be stored, without storing any.
     async fn check_writable(&self) -> Result<(), WriterFileError> {
@@ -71,8 +79,9 @@ pub trait EpochSecretStore: Send + Sync + fmt::Debug {
     }
 }
 
-/// A function from the stored state to the one to store. It may be called again, on its own result too.
-pub type StateChange<'a> = &'a (dyn Fn(EpochFileState) -> EpochFileState + Send + Sync);
+/// A function from the stored state to the one to store; none gives the change up. It may be called again, on its
+/// own result too.
+pub type StateChange<'a> = &'a (dyn Fn(EpochFileState) -> Option<EpochFileState> + Send + Sync);
 
 /// The content of an epoch file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,7 +92,7 @@ pub struct EpochFile {
     pub writer: WriterId,
     /// The plan.
     pub plan: NameId,
-    /// What the writer keeps about the plan.
+    /// The secrets and the past of the plan.
     pub state: EpochFileState,
 }
 
@@ -121,6 +130,8 @@ struct EpochFileText {
     heads: Vec<LastCommit>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     runs: Vec<OpenRun>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    trust: Vec<ObjectHash>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -145,7 +156,10 @@ impl EpochFile {
             kind: EPOCH_KIND,
             source,
         })?;
-        let too_many = file.epochs.len() > MAX_SECRETS || file.heads.len() > MAX_HEADS || file.runs.len() > MAX_RUNS;
+        let too_many = file.epochs.len() > MAX_SECRETS
+            || file.heads.len() > MAX_HEADS
+            || file.runs.len() > MAX_RUNS
+            || file.trust.len() > MAX_TRUST;
         if file.kbak != EPOCH_KIND || file.version != VERSION || too_many {
             return Err(WriterFileError::Kind { label: label(), kind: EPOCH_KIND });
         }
@@ -155,8 +169,8 @@ impl EpochFile {
             Ok(StoredSecret { epoch: text.epoch, secret: EpochSecret(SecretKey::new(bytes)) })
         };
         let secrets = file.epochs.iter().map(read).collect::<Result<_, WriterFileError>>()?;
-        let EpochFileText { repository, writer, plan, heads, runs, .. } = file;
-        Ok(Self { repository, writer, plan, state: EpochFileState { secrets, heads, runs } })
+        let EpochFileText { repository, writer, plan, heads, runs, trust, .. } = file;
+        Ok(Self { repository, writer, plan, state: EpochFileState { secrets, heads, runs, trust } })
     }
 
     /// Checks that the file belongs to a plan of a writer. `label` names it in messages.
@@ -194,6 +208,7 @@ impl EpochFile {
             epochs: self.state.secrets.iter().map(write).collect(),
             heads: self.state.heads.clone(),
             runs: self.state.runs.clone(),
+            trust: self.state.trust.clone(),
         })
     }
 }
@@ -254,7 +269,10 @@ impl EpochSecretStore for FileSecretStore {
         // Two runs that start at the same time must not lose each other's secret.
         let lock = self.lock().await;
         let state = self.read().await?.map(|file| file.state).unwrap_or_default();
-        let written = self.write(change(state)).await;
+        let written = match change(state) {
+            Some(changed) => self.write(changed).await,
+            None => Err(WriterFileError::SecretChanged { label: self.describe() }),
+        };
         drop(lock);
         written
     }

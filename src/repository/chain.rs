@@ -64,6 +64,9 @@ pub struct Chain {
     numbers: HashMap<ObjectHash, u64>,
     /// Snapshots that the writer committed last and the store no longer has.
     lost_heads: Vec<LastCommit>,
+    /// Snapshots that were stored after the end of their epoch and that no other snapshot names: they count only
+    /// for who names them.
+    pub late: Vec<Snapshot>,
     /// Objects with a signed key in the place of manifests that are not valid, and the reasons.
     pub rejected: Vec<(ObjectKey, ManifestError)>,
     /// The other objects in the place of manifests.
@@ -178,8 +181,29 @@ impl Chain {
         }
     }
 
+    /// Sets aside snapshots that were stored after `deadline` of their epoch, unless a snapshot that counts names
+    /// them as parent or the writer itself committed them.
+    pub fn set_aside_late(&mut self, deadline: impl Fn(EpochId) -> Option<Timestamp>, own: &[LastCommit]) {
+        let mut named: HashSet<ObjectHash> = own.iter().map(|head| head.hash).collect();
+        let mut late = Vec::new();
+        // A snapshot's sequence is above those of its parents.
+        for (place, snapshot) in self.snapshots.iter().rev() {
+            let is_late = deadline(snapshot.envelope().epoch).is_some_and(|until| snapshot.stored > until);
+            if is_late && !named.contains(&snapshot.manifest.hash()) {
+                late.push(*place);
+            } else {
+                named.extend(&snapshot.envelope().previous);
+            }
+        }
+        for place in late {
+            self.numbers.remove(&place.1);
+            self.late.extend(self.snapshots.remove(&place));
+        }
+    }
+
     /// Returns these manifests and all their ancestors.
-    fn ancestors(&self, of: &[ObjectHash]) -> HashSet<ObjectHash> {
+    #[must_use]
+    pub fn ancestors(&self, of: &[ObjectHash]) -> HashSet<ObjectHash> {
         let mut found = HashSet::new();
         let mut open = of.to_vec();
         while let Some(hash) = open.pop() {
@@ -291,9 +315,10 @@ impl Chain {
         if name == "latest" {
             return self.latest().into_iter().collect();
         }
+        // Whoever names a late snapshot gets it.
+        let all = || self.iter().chain(&self.late);
         if let Ok(seq) = name.parse::<u64>() {
-            let found: Vec<&Snapshot> =
-                self.iter().filter(|snapshot| snapshot.envelope().seq == seq).collect();
+            let found: Vec<&Snapshot> = all().filter(|snapshot| snapshot.envelope().seq == seq).collect();
             if !found.is_empty() {
                 return found;
             }
@@ -301,6 +326,6 @@ impl Chain {
         let name = name.strip_prefix("sha256:").unwrap_or(name);
         let by_hash =
             |snapshot: &&Snapshot| name.len() >= 6 && snapshot.manifest.hash().to_string().starts_with(name);
-        self.iter().filter(by_hash).collect()
+        all().filter(by_hash).collect()
     }
 }

@@ -9,7 +9,7 @@ use crate::format::derive::DomainKey;
 use crate::format::ids::{NameId, ObjectHash};
 use crate::format::index::{HEADER, Index, IndexHeader, IndexedPack, MAX_INDEX};
 use crate::format::layout::{self, EpochPath, ObjectClass, ObjectKey};
-use crate::format::pack_refs::{PackName, PackRefs};
+use crate::format::pack_refs::{EtagPrint, PackName, PackRefs};
 use crate::format::sign::PublicKey;
 use crate::pipeline::chunk_index::ChunkIndex;
 use crate::report::event::{Event, Reporter};
@@ -40,6 +40,15 @@ pub struct Loaded {
     pub lost: Vec<PackName>,
 }
 
+/// The packs of a domain that a snapshot needs, as the store lists them.
+#[derive(Debug, Default)]
+pub struct ListedPacks {
+    /// Packs that are not listed, or with another size.
+    pub missing: Vec<PackName>,
+    /// The ETags of the others, sorted by pack.
+    pub etags: Vec<(ObjectHash, EtagPrint)>,
+}
+
 /// The index objects that are used.
 #[derive(Debug, Clone, Copy)]
 pub enum TrustedIndexes<'a> {
@@ -68,8 +77,8 @@ pub struct DomainIndexLoader<'a> {
 }
 
 impl DomainIndexLoader<'_> {
-    /// Loads a domain's index and checks each of its packs against the store's listing. `share` is
-    /// the memory that its chunks may take, in bytes.
+    /// Loads a domain's index and checks each of its packs against the store's listing: its size, and its ETag
+    /// if `known_etags`, sorted by pack, has another. `share` is the memory that its chunks may take, in bytes.
     ///
     /// Only `trusted` index objects are used: a wrong one would make a backup that is none. Those that
     /// own snapshots name are read first, and the objects that they replace are not read. Of the others the header
@@ -80,6 +89,7 @@ impl DomainIndexLoader<'_> {
         key: &Arc<DomainKey>,
         distrusted: &BTreeSet<ObjectHash>,
         trusted: TrustedIndexes<'_>,
+        known_etags: &[(ObjectHash, EtagPrint)],
         share: u64,
     ) -> Result<Loaded, StoreError> {
         let prefix = self.path.class_prefix(self.domain, ObjectClass::Index);
@@ -89,20 +99,19 @@ impl DomainIndexLoader<'_> {
             let own = self.path.index(self.domain, hash, key.index_tag(hash)) == entry.key;
             own.then_some((entry.key, hash))
         };
-        let entries: Vec<(ObjectKey, ObjectHash)> = list_all(self.store.clone(), prefix, self.reporter.clone())
-            .try_filter_map(|entry| std::future::ready(Ok(made_with_key(entry))))
-            .take(MAX_INDEXES)
-            .try_collect()
-            .await?;
+        let entries: Vec<(ObjectKey, ObjectHash)> =
+            list_all(self.store.clone(), prefix, self.reporter.clone())
+                .try_filter_map(|entry| std::future::ready(Ok(made_with_key(entry))))
+                .take(MAX_INDEXES)
+                .try_collect()
+                .await?;
         let known = ChunkIndex::new(share, self.reporter.clone());
         let mut loaded = Loaded { known, objects: Vec::new(), lost: Vec::new() };
         if entries.is_empty() {
             return Ok(loaded);
         }
         // Listed after the index objects, because a pack is stored before the index that names it.
-        let mut listed: Vec<PackName> = self.packs().try_collect().await?;
-        listed.retain(|pack| !distrusted.contains(&pack.hash));
-        listed.sort_unstable();
+        let listed = self.good_packs(distrusted, known_etags).await?;
         let usable =
             |pack: &IndexedPack| listed.binary_search(&PackName { hash: pack.hash, size: pack.size }).is_ok();
         let (first, rest) = match trusted {
@@ -130,6 +139,23 @@ impl DomainIndexLoader<'_> {
         Ok(loaded)
     }
 
+    /// Returns the listed packs that no record distrusts and that were not overwritten, sorted.
+    async fn good_packs(
+        &self,
+        distrusted: &BTreeSet<ObjectHash>,
+        known_etags: &[(ObjectHash, EtagPrint)],
+    ) -> Result<Vec<PackName>, StoreError> {
+        let is_good = |(pack, etag): &(PackName, EtagPrint)| {
+            let known = known_etags.binary_search_by_key(&pack.hash, |(hash, _)| *hash);
+            let overwritten = known.is_ok_and(|at| known_etags[at].1.contradicts(*etag));
+            !overwritten && !distrusted.contains(&pack.hash)
+        };
+        let good = self.packs().try_filter(|pack| std::future::ready(is_good(pack)));
+        let mut good: Vec<PackName> = good.map_ok(|(pack, _)| pack).try_collect().await?;
+        good.sort_unstable();
+        Ok(good)
+    }
+
     /// Returns those of `objects` that one of the runs signed.
     async fn of_runs(
         &self,
@@ -145,7 +171,9 @@ impl DomainIndexLoader<'_> {
             .map(|(object, hash)| async move {
                 let header = self.store.get_range(&object, 0..HEADER as u64).await;
                 let claims = match header {
-                    Ok(bytes) => IndexHeader::split(&bytes).is_some_and(|(header, _)| runs.contains(&header.run)),
+                    Ok(bytes) => {
+                        IndexHeader::split(&bytes).is_some_and(|(header, _)| runs.contains(&header.run))
+                    }
                     Err(error) if error.kind.is_absence() => false,
                     Err(error) => return Err(error),
                 };
@@ -188,36 +216,37 @@ impl DomainIndexLoader<'_> {
         Ok(index)
     }
 
-    /// Lists the packs of the domain in order of their hash.
+    /// Lists the packs of the domain with their ETags, in order of their hash.
     #[must_use]
-    pub fn packs(&self) -> stream::BoxStream<'static, Result<PackName, StoreError>> {
+    pub fn packs(&self) -> stream::BoxStream<'static, Result<(PackName, EtagPrint), StoreError>> {
         let prefix = self.path.class_prefix(self.domain, ObjectClass::Pack);
         list_all(self.store.clone(), prefix, self.reporter.clone())
             .try_filter_map(|entry| async move {
                 let hash: Option<ObjectHash> = entry.key.name().parse().ok();
-                Ok(hash.map(|hash| PackName { hash, size: entry.size }))
+                let etag = entry.etag.as_deref().map(EtagPrint::of).unwrap_or_default();
+                Ok(hash.map(|hash| (PackName { hash, size: entry.size }, etag)))
             })
             .boxed()
     }
 
-    /// Returns the referenced packs that the store does not list with their size. Merges two
-    /// sorted lists: the store's listing and the packs in `needs`.
-    pub async fn missing(&self, needs: &PackRefs) -> Result<Vec<PackName>, StoreError> {
-        let mut missing = Vec::new();
-        let mut wanted = needs.packs().iter().peekable();
+    /// Returns the packs that the store does not list with their size, and the ETags of the others in order of
+    /// their packs. Merges two sorted lists: the store's listing and `packs`.
+    pub async fn compare(&self, packs: &PackRefs) -> Result<ListedPacks, StoreError> {
+        let mut found = ListedPacks::default();
+        let mut wanted = packs.packs().iter().peekable();
         let mut listed = self.packs();
         while wanted.peek().is_some() {
-            let Some(pack) = listed.next().await.transpose()? else { break };
+            let Some((pack, etag)) = listed.next().await.transpose()? else { break };
             while let Some(next) = wanted.next_if(|next| next.hash < pack.hash) {
-                missing.push(*next);
+                found.missing.push(*next);
             }
-            if let Some(next) = wanted.next_if(|next| next.hash == pack.hash)
-                && next.size != pack.size
-            {
-                missing.push(*next);
+            let Some(next) = wanted.next_if(|next| next.hash == pack.hash) else { continue };
+            match next.size == pack.size {
+                true => found.etags.push((pack.hash, etag)),
+                false => found.missing.push(*next),
             }
         }
-        missing.extend(wanted.copied());
-        Ok(missing)
+        found.missing.extend(wanted.copied());
+        Ok(found)
     }
 }

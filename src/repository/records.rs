@@ -8,7 +8,8 @@ use jiff::Timestamp;
 
 use crate::format::ids::{EpochId, NameId, ObjectHash, RecipientId, RepositoryId, WriterId};
 use crate::format::layout::{self, ObjectKey};
-use crate::format::record::{MAX_RECORD, ReceiptAction, Record, RecordError, Revocation, SignedRecord};
+use crate::format::record::{MAX_RECORD, ReceiptAction, Record, RecordError, SignedRecord};
+use crate::format::revocation::Revocation;
 use crate::format::sign::{Namespace, PublicKey};
 use crate::format::signers::Signers;
 use crate::report::event::Reporter;
@@ -32,6 +33,8 @@ pub struct Records {
     pub rejected: Vec<(ObjectKey, RecordError)>,
     /// The other objects there.
     pub unsigned: Unsigned,
+    /// The revocations in the pin.
+    pinned: Vec<Revocation>,
 }
 
 /// A record and the time at which the store received it.
@@ -55,7 +58,7 @@ pub async fn list(
     let prefix = layout::records_prefix(writer);
     let folder = SignedFolder { store, prefix: &prefix, writer, signers, reporter };
     let (entries, unsigned) = folder.list(|rest| Some(kind(rest)?.namespace()), MAX_RECORDS).await?;
-    let mut records = Records { unsigned, ..Records::default() };
+    let mut records = Records { unsigned, pinned: signers.revoked().to_vec(), ..Records::default() };
     let mut statements = Vec::new();
     for SignedObject { entry, hash } in entries {
         match kind(&entry.key.as_str()[prefix.len()..]) {
@@ -118,11 +121,41 @@ fn kind(rest: &str) -> Option<Kind> {
 }
 
 impl Records {
-    /// Returns the statements that cut off `key`. A manifest that it signed counts only if every
+    /// Returns the statements that cut off `key`, in the store and in the pin. A manifest that it signed counts only if every
     /// statement names it, or a descendant of it, among its last good manifests.
     pub fn cut_offs(&self, key: PublicKey) -> impl Iterator<Item = &Revocation> {
+        let stored = self.signed.iter().filter_map(|stored| match stored.record.record() {
+            Record::Revocation(revocation) => Some(revocation),
+            _ => None,
+        });
+        stored.chain(&self.pinned).filter(move |revocation| revocation.key == key)
+    }
+
+    /// Returns the names of all revocations, sorted.
+    #[must_use]
+    pub fn revocations(&self) -> Vec<ObjectHash> {
+        let is_revocation = |stored: &&StoredRecord| matches!(stored.record.record(), Record::Revocation(_));
+        let mut names: Vec<_> =
+            self.signed.iter().filter(is_revocation).map(|stored| stored.record.hash()).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// Returns the records by which a domain's earlier hints do not count: the heads that each names, and the
+    /// time at which the store received it.
+    pub fn resets(
+        &self,
+        plan: NameId,
+        epoch: EpochId,
+        domain: NameId,
+    ) -> impl Iterator<Item = (&[ObjectHash], Timestamp)> {
         self.signed.iter().filter_map(move |stored| match stored.record.record() {
-            Record::Revocation(revocation) if revocation.key == key => Some(revocation),
+            Record::Distrust(bad)
+                if (bad.plan, bad.epoch, bad.domain) == (plan, epoch, domain)
+                    && !bad.hints_before.is_empty() =>
+            {
+                Some((bad.hints_before.as_slice(), stored.stored))
+            }
             _ => None,
         })
     }
@@ -172,6 +205,22 @@ impl Records {
         self.receipts(plan, epoch, ReceiptAction::Added)
             .filter_map(|(recipient, wrap, _)| Some((recipient?, wrap?)))
             .collect()
+    }
+
+    /// Returns the wraps of an epoch that receipts name, newest first.
+    #[must_use]
+    pub fn attested_wraps(&self, plan: NameId, epoch: EpochId) -> Vec<ObjectHash> {
+        let mut wraps = Vec::new();
+        for stored in self.signed.iter().rev() {
+            if let Record::Receipt(receipt) = stored.record.record()
+                && (receipt.plan, receipt.epoch) == (plan, epoch)
+                && let Some(wrap) = receipt.wrap
+                && !wraps.contains(&wrap)
+            {
+                wraps.push(wrap);
+            }
+        }
+        wraps
     }
 
     fn receipts(

@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use super::{ObjectKind, VerifyReport};
 use crate::format::ids::{EpochId, NameId, ObjectHash, WriterId};
 use crate::format::layout::{EpochObject, EpochPath, ObjectClass, ObjectKey};
+use crate::format::manifest::MAX_PREVIOUS;
 use crate::format::record::{Distrust, MAX_DISTRUSTED, Record};
 use crate::format::sign::SignError;
 use crate::keys::writer_key::WriterKey;
 use crate::repository::read::reader::RepositoryReader;
+use crate::repository::records::Records;
 use crate::repository::{epoch::create, epoch::error::CreateEpochError, error::RepositoryError};
 use crate::store::StoreError;
 
@@ -52,20 +54,42 @@ pub async fn distrust(
             bad.entry((path.plan, path.epoch, domain)).or_default().push(pack);
         }
     }
-    let at = view.store.now().await?;
-    let mut written = 0;
+    let mut statements = Vec::new();
     for ((plan, epoch, domain), packs) in bad {
-        let why = "kbak verify found them missing or damaged".to_owned();
         for packs in packs.chunks(MAX_DISTRUSTED) {
-            let (packs, why) = (packs.to_vec(), why.clone());
-            let record = Record::Distrust(Distrust { plan, epoch, domain, packs, why });
-            let sealed =
-                record.seal(key.repository, key.writer, at, &key.signing).map_err(DistrustError::Sign)?;
-            create::put(&view.store, &sealed).await?;
-            written += 1;
+            let (packs, hints_before) = (packs.to_vec(), Vec::new());
+            let why = "kbak verify found them missing or damaged".to_owned();
+            statements.push(Distrust { plan, epoch, domain, packs, hints_before, why });
         }
     }
-    Ok(written)
+    statements.extend(resets(&records, key, report));
+    let at = view.store.now().await?;
+    for statement in &statements {
+        let record = Record::Distrust(statement.clone());
+        let sealed =
+            record.seal(key.repository, key.writer, at, &key.signing).map_err(DistrustError::Sign)?;
+        create::put(&view.store, &sealed).await?;
+    }
+    Ok(statements.len() as u64)
+}
+
+/// Returns the statements by which the hints of wrong domains do not count any more, except those that a record
+/// makes already.
+fn resets(records: &Records, key: &WriterKey, report: &VerifyReport) -> Vec<Distrust> {
+    let mut statements = Vec::new();
+    for reset in report.resets.iter().filter(|reset| reset.plan.writer == key.writer) {
+        let (plan, epoch, domain) = (reset.plan.plan, reset.epoch, reset.domain);
+        let heads = report.heads.iter().filter(|head| head.plan == reset.plan).map(|head| head.hash);
+        let hints_before: Vec<ObjectHash> = heads.take(MAX_PREVIOUS).collect();
+        let known = records
+            .resets(plan, epoch, domain)
+            .any(|(before, _)| hints_before.iter().all(|head| before.contains(head)));
+        if !known && !hints_before.is_empty() {
+            let why = "kbak verify found wrong indexes, scan caches, lists or catalogs".to_owned();
+            statements.push(Distrust { plan, epoch, domain, packs: Vec::new(), hints_before, why });
+        }
+    }
+    statements
 }
 
 /// Returns the epoch, domain and hash of a pack from its key.

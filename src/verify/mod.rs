@@ -5,6 +5,7 @@
 //! are hashes. With an owner's identity it opens everything down to every chunk. It reports what it
 //! did not check.
 
+mod chain;
 mod contents;
 mod distrust;
 mod finding;
@@ -20,9 +21,9 @@ use std::sync::Arc;
 
 use crate::format::ids::{EpochId, NameId, ObjectHash, WriterId};
 use crate::format::layout::{self, EpochPath, ObjectClass, ObjectKey};
-use crate::format::{epoch::EpochError, manifest::ManifestError, record::RecordError};
+use crate::format::record::RecordError;
 use crate::report::{error::causes, event::Meter, text::plural};
-use crate::repository::chain::{ChainFault, Snapshot};
+use crate::repository::chain::Snapshot;
 use crate::repository::read::open::{read_marker, validate_marker};
 use crate::repository::read::reader::{RepositoryReader, StoredPlan};
 use crate::repository::signed_listing::Unsigned;
@@ -32,7 +33,7 @@ use crate::store::listing::folders;
 pub use distrust::{DistrustError, distrust};
 pub use finding::{AffectedSnapshot, Fault, Finding, Findings, MAX_FINDINGS, ObjectKind, PlanRef};
 use named_objects::NamedObjects;
-pub use report::{Depth, Head, Options, Totals, VerifyReport};
+pub use report::{Depth, DomainRef, Head, Options, Totals, VerifyReport};
 
 /// The result of a step of the verification. A fault in the repository is no error.
 type Result<T, E = RepositoryError> = std::result::Result<T, E>;
@@ -49,6 +50,8 @@ struct Check<'a> {
     not_checked: BTreeSet<String>,
     closed: Vec<EpochId>,
     heads: Vec<Head>,
+    /// Domains whose index, scan cache, lists or catalogs are wrong.
+    resets: BTreeSet<DomainRef>,
     /// The plan whose chain is being checked.
     plan: Option<PlanRef>,
     chain: Vec<Snapshot>,
@@ -66,6 +69,7 @@ pub async fn verify(view: &RepositoryReader, options: &Options) -> Result<Verify
         not_checked: BTreeSet::new(),
         closed: Vec::new(),
         heads: Vec::new(),
+        resets: BTreeSet::new(),
         plan: None,
         chain: Vec::new(),
     };
@@ -89,7 +93,7 @@ pub async fn verify(view: &RepositoryReader, options: &Options) -> Result<Verify
             check.unsigned(&view.epochs.unsigned);
             check.unsigned(&view.chain.unsigned);
             // A rejected manifest has a finding of its own.
-            let rejected = |head: ObjectHash| names(&view, head);
+            let rejected = |head: ObjectHash| chain::names(&view, head);
             expected |=
                 options.expect_head.is_some_and(|head| view.chain.get(head).is_some() || rejected(head));
             check.check_plan(&view, &records).await?;
@@ -112,6 +116,12 @@ impl Check<'_> {
 
     fn unsigned(&mut self, unsigned: &Unsigned) {
         self.not_checked.extend(unsigned.describe());
+    }
+
+    /// Records that the next backup must not believe the hints of a domain.
+    fn reset(&mut self, path: &EpochPath, domain: NameId) {
+        let plan = PlanRef { writer: path.writer, plan: path.plan };
+        self.resets.insert(DomainRef { plan, epoch: path.epoch, domain });
     }
 
     /// Records that the fault of `object` affects the snapshots at these positions in the chain.
@@ -180,6 +190,7 @@ impl Check<'_> {
         let mut wanted = named_objects::named_objects(&self.chain);
         self.epochs(plan, wanted.keys().copied());
         self.check_chain(plan);
+        self.check_revocations(plan, records);
         for stored in &plan.epochs.all {
             wanted.entry(stored.epoch.epoch).or_default();
         }
@@ -193,7 +204,30 @@ impl Check<'_> {
             self.add_recorded_packs(plan, records, &mut wanted).await?;
         }
         self.mark_distrusted(plan, records, &wanted);
+        self.mark_healed(&wanted);
         Ok(())
+    }
+
+    /// Marks bad packs of which snapshots name whole copies.
+    fn mark_healed(&mut self, wanted: &BTreeMap<EpochId, NamedObjects>) {
+        for key in self.packs_with_copies(wanted) {
+            self.findings.mark_restorable(key.as_str());
+        }
+    }
+
+    /// Returns the packs of which a snapshot names whole copies, all of them good.
+    fn packs_with_copies(&self, wanted: &BTreeMap<EpochId, NamedObjects>) -> BTreeSet<ObjectKey> {
+        let mut packs = BTreeSet::new();
+        for envelope in self.chain.iter().map(Snapshot::envelope) {
+            let Some(wanted) = wanted.get(&envelope.epoch) else { continue };
+            for heal in envelope.heals.iter().filter(|heal| heal.whole) {
+                let Some(domain) = wanted.domains.get(&heal.domain) else { continue };
+                if heal.by.iter().all(|pack| domain.has_good(pack)) {
+                    packs.insert(envelope.path().in_domain(heal.domain, ObjectClass::Pack, heal.bad));
+                }
+            }
+        }
+        packs
     }
 
     /// Adds packs that were not all read, that signed records call bad, and that a newest snapshot needs.
@@ -204,13 +238,16 @@ impl Check<'_> {
         wanted: &mut BTreeMap<EpochId, NamedObjects>,
     ) -> Result<()> {
         let newest = plan.chain.heads().into_iter().map(|head| head.manifest.hash()).collect();
+        let healed = self.packs_with_copies(wanted);
         let mut older = 0;
         for (epoch, wanted) in wanted {
             let path = EpochPath { writer: plan.writer, plan: plan.plan, epoch: *epoch };
             for (id, domain) in &mut wanted.domains {
                 let (known, _) = records.distrusted(plan.plan, *epoch, *id);
-                let unseen: Vec<_> =
-                    known.difference(&domain.bad).filter(|pack| domain.wants(pack)).copied().collect();
+                let is_open = |pack: &&ObjectHash| {
+                    domain.wants(pack) && !healed.contains(&path.in_domain(*id, ObjectClass::Pack, **pack))
+                };
+                let unseen: Vec<_> = known.difference(&domain.bad).filter(is_open).copied().collect();
                 domain.bad.extend(unseen.iter().copied());
                 let keys = unseen.iter().map(|pack| path.in_domain(*id, ObjectClass::Pack, *pack));
                 let keys: Vec<ObjectKey> = keys.collect();
@@ -256,63 +293,6 @@ impl Check<'_> {
         }
     }
 
-    /// Checks both copies of every epoch, and reports epochs that are named and missing.
-    fn epochs(&mut self, plan: &StoredPlan, named: impl Iterator<Item = EpochId>) {
-        for (key, error) in &plan.epochs.rejected {
-            self.findings.add(key.as_str(), ObjectKind::Epoch, epoch_fault(error), causes(error));
-        }
-        for missing in &plan.epochs.missing {
-            self.findings.add(missing.place.as_str(), ObjectKind::Epoch, Fault::Missing, "its twin is there");
-        }
-        let before = plan.epochs.all.iter().flat_map(|stored| stored.epoch.previous_epochs.iter().copied());
-        let all: BTreeSet<EpochId> = plan.epochs.gone.iter().copied().chain(before).chain(named).collect();
-        for epoch in all {
-            let path = EpochPath { writer: plan.writer, plan: plan.plan, epoch };
-            let key = path.epoch_json();
-            let of = |key: &ObjectKey| layout::parse_epoch(key).is_some_and(|(_, id)| id == epoch);
-            let rejected = plan.epochs.rejected.iter().any(|(key, _)| of(key));
-            if plan.epochs.get(epoch).is_some() || rejected {
-                continue;
-            }
-            let detail = "something names this epoch, and neither it nor its twin is there";
-            self.findings.add(key.as_str(), ObjectKind::Epoch, Fault::Missing, detail);
-        }
-        for user in 0..self.chain.len() {
-            for epoch in self.chain[user].envelope().epochs.clone() {
-                let path = EpochPath { writer: plan.writer, plan: plan.plan, epoch };
-                self.mark_affected_item(path.epoch_json().as_str(), user, None);
-            }
-        }
-    }
-
-    fn check_chain(&mut self, plan: &StoredPlan) {
-        for (key, error) in &plan.chain.rejected {
-            let fault = match error {
-                ManifestError::Name | ManifestError::NotAFile => Fault::Altered,
-                ManifestError::Signed(error) if error.is_newer() => Fault::Newer,
-                ManifestError::Signed(_) | ManifestError::WrongPath { .. } | ManifestError::Revoked => {
-                    Fault::Signature
-                }
-                ManifestError::Contradiction(_) => Fault::Malformed,
-            };
-            self.findings.add(key.as_str(), ObjectKind::Snapshot, fault, causes(error));
-        }
-        for broken in plan.breaks() {
-            let (seq, known) = match &broken {
-                ChainFault::ParentMissing { seq, parent } => (*seq, names(plan, *parent)),
-                ChainFault::Sequence { seq, .. } | ChainFault::BackInTime { seq, .. } => (*seq, false),
-            };
-            // The parent exists, and has a finding of its own.
-            if known {
-                continue;
-            }
-            for snapshot in self.chain.iter().filter(|snapshot| snapshot.envelope().seq == seq) {
-                let key = snapshot.key.as_str();
-                self.findings.add(key, ObjectKind::Snapshot, Fault::Chain, broken.to_string());
-            }
-        }
-    }
-
     async fn records(&mut self, writer: WriterId) -> Result<Records> {
         let records = self.view.records(writer).await?;
         self.unsigned(&records.unsigned);
@@ -349,29 +329,11 @@ impl Check<'_> {
             repository: self.view.store.describe(),
             checked: self.totals,
             heads: self.heads,
+            resets: self.resets.into_iter().collect(),
             not_checked: self.not_checked.into_iter().collect(),
             findings,
             findings_left_out,
             closed_epochs: self.closed,
         }
-    }
-}
-
-/// True if a rejected manifest has the name of `hash`.
-fn names(plan: &StoredPlan, hash: ObjectHash) -> bool {
-    let named =
-        |key: &ObjectKey| layout::parse_snapshot_name(key.name()).is_some_and(|(_, name)| name == hash);
-    plan.chain.rejected.iter().any(|(key, _)| named(key))
-}
-
-fn epoch_fault(error: &EpochError) -> Fault {
-    match error {
-        error if error.is_newer() => Fault::Newer,
-        EpochError::NotAFile { .. } => Fault::Altered,
-        EpochError::Document { .. } | EpochError::WrongPath { .. } | EpochError::Revoked { .. } => {
-            Fault::Signature
-        }
-        EpochError::Newer { .. } => Fault::Newer,
-        EpochError::Field { .. } | EpochError::Recipient { .. } => Fault::Malformed,
     }
 }

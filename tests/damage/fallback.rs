@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use kbak::cli::failure::Exit;
-use kbak::format::record::{Record, Revocation};
+use kbak::format::record::Record;
+use kbak::format::revocation::Revocation;
 use kbak::format::sign::{Namespace, SigningKey};
 use kbak::format::signers::Signer;
 use kbak::repository::read::reader::{SnapshotSelector, StoredPlan};

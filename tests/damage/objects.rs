@@ -80,15 +80,8 @@ fn limit(error: &StoreError) -> Option<u64> {
 async fn open(damaged: &DamagedRepo) -> Result<OpenSnapshot, SnapshotError> {
     let (store, runtime) = (damaged.repo.store.clone(), damaged.repo.runtime.clone());
     let reporter = kbak::report::event::Reporter::silent();
-    OpenSnapshot::open(
-        store,
-        runtime,
-        reporter,
-        damaged.snapshots[0].clone(),
-        damaged.epochs.clone(),
-        64 << 20,
-    )
-    .await
+    OpenSnapshot::open(store, runtime, reporter, damaged.snapshots[0].clone(), damaged.keys.clone(), 64 << 20)
+        .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -95,7 +95,7 @@ async fn account_of_kbak_rbac_backs_up_and_renews_the_epoch_in_its_secret() {
     let (code, report, said) = run_json(&["backup", "--plan", &plan]);
     assert_eq!(code, 0, "{report:#} {said}");
     let warnings = report["warnings"].to_string();
-    assert!(warnings.contains("its removal would not be noticed"), "{report:#}");
+    assert!(warnings.contains("a later removal of this snapshot would not be noticed"), "{report:#}");
 
     delete(&cluster, SECRET).await;
     let (code, _, said) = kbak(&["backup", "--plan", &plan]);

@@ -44,7 +44,7 @@ async fn folder_is_restored_and_unchanged_folder_stores_no_data() {
     let second = repo.backup(&source).await;
     assert_eq!((second.committed.seq, second.born), (2, None));
     assert_eq!(repo.packs(), packs, "an unchanged folder stores no pack");
-    assert_eq!(second.committed.envelope.needs, first.committed.envelope.needs);
+    assert_eq!(second.committed.envelope.items, first.committed.envelope.items);
     assert_eq!(second.committed.envelope.previous, [first.committed.head]);
 
     repo.restore("latest", None, &target).await;

@@ -62,12 +62,12 @@ async fn requests_of_verify(repo: &TestRepo) -> (u64, u64) {
 async fn junk_in_every_listed_place_costs_pages_of_listings_only() {
     let folder = tempfile::tempdir().expect("a folder");
     write_seeded(&folder.path().join("file"), 1, 5_000);
-    let repo = TestRepo::new().await;
+    let mut repo = TestRepo::new().await;
     repo.backup(folder.path()).await;
     let selector = SnapshotSelector { snapshot: "latest".into(), ..SnapshotSelector::default() };
     let (plan, snapshot) = repo.view().select(&selector).await.expect("a snapshot");
     let path = snapshot.envelope().path();
-    let domain = snapshot.envelope().needs[0].domain;
+    let domain = snapshot.envelope().items[0].needs.expect("packs").domain;
     let (gets, lists) = requests_of_verify(&repo).await;
 
     let keys = junk(path, domain);
@@ -80,11 +80,21 @@ async fn junk_in_every_listed_place_costs_pages_of_listings_only() {
     let pages = u64::from(JUNK).div_ceil(1_000) + 1;
     assert!(lists_now <= lists + 9 * pages + 6 * 100, "{lists_now} pages instead of {lists}");
 
-    // The snapshot is found, and the next run goes on.
-    let (_, found) = repo.view().select(&selector).await.expect("a snapshot");
-    assert_eq!(found.manifest.hash(), snapshot.manifest.hash());
-    assert_eq!(plan.epochs.all.len(), 1);
+    // The snapshot is found and restored, and the next run goes on, at the same price.
+    let recording = Arc::new(RecordingStore::new(repo.store.clone()));
+    repo.store = recording.clone();
+    let count = || (recording.count(Operation::Get).0, recording.count(Operation::List).0);
+    let target = tempfile::tempdir().expect("a folder");
+    repo.restore("latest", None, &target.path().join("back")).await;
+    let (gets_of_restore, lists_of_restore) = count();
+    assert!(
+        gets_of_restore <= 220 && lists_of_restore <= 9 * pages + 600,
+        "{gets_of_restore} {lists_of_restore}"
+    );
     repo.backup(folder.path()).await;
-    let (_, next) = repo.view().select(&selector).await.expect("a snapshot");
-    assert_eq!(next.envelope().seq, 2);
+    let (gets_of_backup, lists_of_backup) = count();
+    assert!(gets_of_backup <= gets_of_restore + 240, "{gets_of_backup}");
+    assert!(lists_of_backup <= lists_of_restore + 12 * pages + 600, "{lists_of_backup}");
+    let (_, found) = repo.view().select(&selector).await.expect("a snapshot");
+    assert_eq!((found.envelope().seq, plan.epochs.all.len()), (2, 1));
 }

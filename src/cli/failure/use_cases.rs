@@ -37,6 +37,7 @@ impl From<BackupError> for Failure {
                 "is this the right repository, and is it whole? kbak init --join makes a writer for another one; \
                  --new-epoch starts over in this one",
             ),
+            Error::Newer { .. } => usage.remedy("use the version of kbak that wrote it, or a later one"),
             Error::Clock { store, machine } => usage
                 .fact("store", store.to_string())
                 .fact("this machine", machine.to_string())

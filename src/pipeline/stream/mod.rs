@@ -11,7 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::piece::{OpenSlice, Piece, PieceOutput, PieceRun, PreparedChunk, StreamMember, hash_and_compress};
 use super::{PipelineError, domain::DomainWriter, joined};
-use crate::format::{derive::ChunkKind, ids::ObjectHash, pack::PackClass, pack_refs::PackRefs};
+use crate::format::{derive::ChunkKind, ids::ObjectHash, pack::PackClass};
 use crate::report::event::Meter;
 use crate::runtime::kill_point;
 pub use pending::{PendingStream, WrittenStream};
@@ -50,8 +50,6 @@ struct PreparedPiece {
 pub struct WrittenDomain {
     /// The streams, in the order in which they were passed in.
     pub streams: Vec<WrittenStream>,
-    /// The packs that the streams refer to.
-    pub pack_refs: PackRefs,
     /// The index objects of this run.
     pub index: Vec<ObjectHash>,
     /// The number of packs that this run stored.
@@ -75,8 +73,8 @@ impl DomainWriter {
         }
         kill_point("backup.lists.settled");
         let (index, packs) = self.packer().finish().await?;
-        let streams = listed.into_iter().map(|stream| stream.finish(self)).collect::<Result<_, _>>()?;
-        Ok(WrittenDomain { streams, pack_refs: self.take_pack_refs(), index, packs })
+        let streams = listed.into_iter().map(PendingStream::finish).collect::<Result<_, _>>()?;
+        Ok(WrittenDomain { streams, index, packs })
     }
 }
 

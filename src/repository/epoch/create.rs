@@ -129,13 +129,14 @@ fn self_test(recipient: &DataRecipient, identity: &DataIdentity, probe: &[u8]) -
 }
 
 /// Signs and stores an epoch. Saves the writer's secret first, then stores epoch.json and its
-/// copy and reads both back.
+/// copy and reads both back. `now` is the store's time, `seen` are the secrets that were kept before the decision to
+/// create one: if a shared keeper holds others, another run creates an epoch too, and this one gives up.
 pub async fn create_epoch(
     context: EpochContext<'_>,
     settings: &EpochSettings,
     previous_epochs: Vec<EpochId>,
     made: NewEpoch,
-    now: Timestamp,
+    (now, seen): (Timestamp, &[StoredSecret]),
 ) -> Result<(VerifiedEpoch, EpochSecret)> {
     let EpochContext { store, key, plan, keeper, .. } = context;
     if previous_epochs.contains(&made.id) {
@@ -166,16 +167,7 @@ pub async fn create_epoch(
     };
     let sealed = epoch.seal(&key.signing)?;
     let new = StoredSecret { epoch: made.id, secret: made.secret.clone() };
-    let add = |mut state: EpochFileState| {
-        let held = &mut state.secrets;
-        held.retain(|held| held.epoch != new.epoch);
-        held.push(new.clone());
-        // Interrupted creations leave secrets of epochs that never existed; only the newest few are kept.
-        let surplus = held.len().saturating_sub(MAX_SECRETS);
-        held.drain(..surplus);
-        state
-    };
-    keeper.update(&add).await?;
+    keep(keeper, new, seen).await?;
     kill_point("epoch.secret.kept");
     for object in &sealed {
         put(store, object).await?;
@@ -186,6 +178,25 @@ pub async fn create_epoch(
         Epoch::open(first.bytes().clone(), &epoch.path(), Some(key.repository), &key.own_signers())?;
     kill_point("epoch.born");
     Ok((verified, made.secret))
+}
+
+/// Adds the secret of a new epoch. Gives up if a shared keeper holds others than those that were `seen`.
+async fn keep(keeper: &dyn EpochSecretStore, new: StoredSecret, seen: &[StoredSecret]) -> Result<()> {
+    let add = |mut state: EpochFileState| {
+        let held = &mut state.secrets;
+        let known =
+            |one: &StoredSecret| one.epoch == new.epoch || seen.iter().any(|seen| seen.epoch == one.epoch);
+        if keeper.is_shared() && !held.iter().all(known) {
+            return None;
+        }
+        held.retain(|held| held.epoch != new.epoch);
+        held.push(new.clone());
+        // Interrupted creations leave secrets of epochs that never existed; only the newest few are kept.
+        let surplus = held.len().saturating_sub(MAX_SECRETS);
+        held.drain(..surplus);
+        Some(state)
+    };
+    Ok(keeper.update(&add).await?)
 }
 
 /// Stores an object and reads it back.

@@ -131,7 +131,7 @@ pub struct EpochReader<'a> {
     pub reporter: &'a Reporter,
 }
 
-/// What was read of one copy of an epoch.
+/// The bytes of one copy of an epoch, if it is there.
 type Read = Option<Result<bytes::Bytes, EpochError>>;
 
 /// One epoch of a plan, as it was found.
@@ -274,7 +274,7 @@ impl Epochs {
         let lost = |stored: &StoredEpoch| {
             let id = stored.epoch.epoch;
             records.cut_offs(stored.epoch.key()).next().is_some()
-                && !chain.iter().any(|snapshot| snapshot.envelope().epochs.contains(&id))
+                && !chain.iter().any(|snapshot| snapshot.envelope().epoch == id)
         };
         let (stolen, kept) = std::mem::take(&mut self.all).into_iter().partition(lost);
         self.all = kept;
@@ -314,6 +314,15 @@ impl Epochs {
     #[must_use]
     pub fn commits_until(&self, stored: &StoredEpoch) -> Timestamp {
         timestamp::add_seconds(self.starts_until(stored), stored.epoch.max_run_seconds)
+    }
+
+    /// Returns the time after which no manifest in an epoch should have been stored. None if the epoch is unknown, or
+    /// its own documents were stored later: then the store was copied since, and its times say nothing.
+    #[must_use]
+    pub fn deadline(&self, epoch: EpochId) -> Option<Timestamp> {
+        let stored = self.get(epoch)?;
+        let until = self.commits_until(stored);
+        (stored.born <= until).then_some(until)
     }
 
     /// Returns the time from which an epoch is closed and prune may delete in it.

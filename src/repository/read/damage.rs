@@ -84,7 +84,11 @@ impl StoredPlan {
             let why = "its epoch is gone or does not count, and its snapshots with it";
             (hidden.place.clone(), why.to_owned())
         });
-        manifests.chain(hidden).collect()
+        let late = self.chain.late.iter().filter(|late| late.envelope().seq > seq).map(|late| {
+            let why = format!("it was stored at {}, after the end of its epoch", late.stored);
+            (late.key.to_string(), why)
+        });
+        manifests.chain(hidden).chain(late).collect()
     }
 }
 

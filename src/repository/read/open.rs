@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::format::ids::{EpochId, NameId, ObjectHash, WriterId};
-use crate::format::layout::{self, EpochPath};
+use crate::format::layout;
 use crate::format::marker::{MARKER, WrongMarker};
 use crate::format::sign::Namespace;
 use crate::keys::Identity;
@@ -160,7 +160,10 @@ impl RepositoryReader {
         let mut chain = chain::read(&self.store, writer, plan, ids, &self.signers, &self.reporter).await?;
         chain.cut_off(records);
         epochs.cut_off(records, &chain);
-        let mut view = StoredPlan { writer, plan, epochs, chain, hidden: Vec::new() };
+        chain.set_aside_late(|epoch| epochs.deadline(epoch), &[]);
+        let ids = epochs.all.iter().map(|stored| stored.epoch.epoch);
+        let attested = ids.map(|id| (id, records.attested_wraps(plan, id))).collect();
+        let mut view = StoredPlan { writer, plan, epochs, chain, hidden: Vec::new(), attested };
         view.hidden = self.hidden(&view).await?;
         Ok(view)
     }
@@ -201,6 +204,10 @@ impl RepositoryReader {
             self.reporter
                 .warn(object.to_string(), format!("this is no snapshot of a pinned writer: {error}"));
         }
+        for late in &plan.chain.late {
+            let what = format!("this snapshot was stored at {}, after the end of its epoch", late.stored);
+            self.reporter.warn(late.key.to_string(), what);
+        }
     }
 
     /// Opens a snapshot with the owners' identities. `memory` is the readers' limit in bytes.
@@ -211,19 +218,16 @@ impl RepositoryReader {
         identities: &[Arc<Identity>],
         memory: u64,
     ) -> Result<OpenSnapshot> {
-        let mut opened = Vec::new();
-        for id in &snapshot.envelope().epochs {
-            let Some(stored) = plan.epochs.get(*id) else {
-                let key = EpochPath { writer: plan.writer, plan: plan.plan, epoch: *id }.epoch_json();
-                return Err(RepositoryError::EpochGone(key.to_string()));
-            };
-            let (keys, _) =
-                wraps::open(&self.store, &self.runtime, &stored.epoch, identities, &self.reporter).await?;
-            opened.push((stored.epoch.clone(), keys));
-        }
+        let Some(stored) = plan.epochs.get(snapshot.envelope().epoch) else {
+            return Err(RepositoryError::EpochGone(snapshot.envelope().path().epoch_json().to_string()));
+        };
+        let attested = plan.attested_wraps(stored.epoch.epoch);
+        let (keys, _) =
+            wraps::open(&self.store, &self.runtime, &stored.epoch, identities, attested, &self.reporter)
+                .await?;
         let (store, runtime) = (self.store.clone(), self.runtime.clone());
         let reporter = self.reporter.clone();
-        Ok(OpenSnapshot::open(store, runtime, reporter, snapshot.clone(), opened, memory).await?)
+        Ok(OpenSnapshot::open(store, runtime, reporter, snapshot.clone(), keys, memory).await?)
     }
 }
 

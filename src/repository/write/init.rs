@@ -22,6 +22,7 @@ use crate::report::event::Reporter;
 use crate::repository::epoch::create::{self, EpochContext, EpochDurations, EpochSettings};
 use crate::repository::epoch::stored::{Epochs, StoredEpoch};
 use crate::repository::epoch::wraps::{self, KeyContext};
+use crate::repository::records::Records;
 use crate::repository::{error::InitError, fetched::Fetched, read::open::read_marker};
 use crate::runtime::Runtime;
 use crate::store::{PutOutcome, Store, StoreErrorKind};
@@ -292,7 +293,7 @@ async fn create_first_epoch(
     let made = create::generate_keys(runtime, &init.owners, &init.prompt).await?;
     stored.epoch = Some(layout::EpochPath { writer: key.writer, plan, epoch: made.id() });
     let now = store.now().await?;
-    let (epoch, _) = create::create_epoch(context, &wanted, Vec::new(), made, now).await?;
+    let (epoch, _) = create::create_epoch(context, &wanted, Vec::new(), made, (now, &[])).await?;
     Ok(epoch)
 }
 
@@ -310,7 +311,7 @@ async fn receipts(
         Epochs { all: vec![StoredEpoch { epoch: epoch.clone(), born: epoch.created }], ..Epochs::default() };
     let context = KeyContext { store, runtime, signers, reporter };
     let warn = |label: &str, why: String| reporter.warn(label.to_owned(), why);
-    let rows = match wraps::check(context, &epochs, &init.identities).await {
+    let rows = match wraps::check(context, &epochs, &Records::default(), &init.identities).await {
         Ok(rows) => rows,
         Err(error) => return warn("first epoch", format!("not proven: {error}")),
     };

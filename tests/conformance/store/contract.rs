@@ -29,7 +29,7 @@ pub async fn check_contract(store: Arc<dyn Store>) -> StoreFeatures {
 async fn put_objects_are_read_back(store: &Arc<dyn Store>) {
     let objects = TestObjects::new();
     // The smallest object, one around a boundary, one of several slices.
-    for object in [objects.needs(1, 0), objects.needs(2, 1638), objects.needs(3, 30_000), objects.probe()] {
+    for object in [objects.needs(1, 0), objects.needs(2, 1170), objects.needs(3, 30_000), objects.probe()] {
         assert_eq!(store.put(&object).await.expect("a put"), PutOutcome::Created);
         let bytes = store.get(object.key(), MAX_OBJECT).await.expect("a get");
         assert_eq!(bytes, *object.bytes());

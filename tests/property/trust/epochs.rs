@@ -9,7 +9,7 @@ use kbak::format::epoch::{EpochError, VerifiedEpoch};
 use kbak::format::layout::{EpochPath, ObjectKey};
 use kbak::format::timestamp;
 use kbak::format::wrap::WrapError;
-use kbak::keys::epoch_file::{EpochSecretStore, SecretsChange, StoredSecret};
+use kbak::keys::epoch_file::{EpochFileState, EpochSecretStore, StateChange};
 use kbak::keys::open_wrap;
 use kbak::keys::writer_key::{WriterFileError, WriterKey};
 use kbak::report::event::Reporter;
@@ -92,7 +92,7 @@ async fn epoch_is_reused_until_it_is_over() {
     current::delete_closed_secrets(&repo.keeper, second.epoch.epoch, &repo.epochs().await)
         .await
         .expect("settled");
-    assert_eq!(repo.keeper.load().await.expect("loaded").expect("held").len(), 1);
+    assert_eq!(repo.keeper.load().await.expect("loaded").expect("held").secrets.len(), 1);
     let third = repo.ready(&both).await.expect("still there");
     assert!(third.born.is_none() && third.previous.is_none());
 }
@@ -304,13 +304,15 @@ async fn epoch_made_outside_is_signed_by_the_writer_and_opened_by_the_owner() {
     let made = NewEpoch::from_hand_over(file.as_bytes()).expect("read back");
     let context = repo.epoch_context(&repo.keeper);
     let (epoch, secret) =
-        create::create_epoch(context, &wanted(&[&ada]), Vec::new(), made, repo.now()).await.expect("born");
+        create::create_epoch(context, &wanted(&[&ada]), Vec::new(), made, (repo.now(), &[]))
+            .await
+            .expect("born");
     let runtime = &repo.runtime;
     let silent = Reporter::silent();
     let (keys, _) =
-        wraps::open(&repo.store, runtime, &epoch, &[ada_identity], &silent).await.expect("opened");
+        wraps::open(&repo.store, runtime, &epoch, &[ada_identity], &[], &silent).await.expect("opened");
     assert_eq!(keys.secret, secret);
-    let error = wraps::open(&repo.store, runtime, &epoch, &[eve_identity], &silent).await.unwrap_err();
+    let error = wraps::open(&repo.store, runtime, &epoch, &[eve_identity], &[], &silent).await.unwrap_err();
     let failure = Failure::from(error);
     assert_eq!(failure.exit, Exit::Usage);
     let facts = format!("{:?}", failure.facts);
@@ -339,7 +341,7 @@ async fn wrap_of_another_epoch_is_detected() {
         let identities = [identity];
         let (store, epoch) = (&repo.store, &second.epoch);
         let silent = &silent;
-        async move { wraps::open(store, runtime, epoch, &identities, silent).await }
+        async move { wraps::open(store, runtime, epoch, &identities, &[], silent).await }
     };
     assert!(open(identity).await.is_ok(), "the good wrap still opens");
     let error = open(eve_identity).await.unwrap_err();
@@ -411,12 +413,12 @@ impl EpochSecretStore for AddingKeeper<'_> {
     fn describe(&self) -> String {
         "the keeper".into()
     }
-    async fn load(&self) -> Result<Option<Vec<StoredSecret>>, WriterFileError> {
+    async fn load(&self) -> Result<Option<EpochFileState>, WriterFileError> {
         self.0.load().await
     }
-    async fn update(&self, change: SecretsChange<'_>) -> Result<(), WriterFileError> {
+    async fn update(&self, change: StateChange<'_>) -> Result<(), WriterFileError> {
         let held = self.load().await?.unwrap_or_default();
-        if change(held.clone()).len() < held.len() {
+        if change(held.clone()).is_none_or(|changed| changed.secrets.len() < held.secrets.len()) {
             return Err(WriterFileError::SecretChanged { label: self.describe() });
         }
         self.0.update(change).await
@@ -435,8 +437,8 @@ async fn committed_run_succeeds_though_closed_secrets_cannot_be_removed() {
     assert_eq!((report.outcome(), report.committed.seq), (Exit::Safe, 2));
     let said = lock(&heard.0).join("\n");
     assert!(said.contains("closed epochs stay in it"), "{said}");
-    assert_eq!(repo.keeper.load().await.expect("secrets").expect("some").len(), 2);
+    assert_eq!(repo.keeper.load().await.expect("secrets").expect("some").secrets.len(), 2);
     // The next run removes them.
     repo.backup(folder.path()).await;
-    assert_eq!(repo.keeper.load().await.expect("secrets").expect("some").len(), 1);
+    assert_eq!(repo.keeper.load().await.expect("secrets").expect("some").secrets.len(), 1);
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use kbak::format::ids::{EpochId, NameId, ObjectHash, RepositoryId, WriterId};
 use kbak::format::layout::{self, ObjectKey};
-use kbak::format::record::{Distrust, Receipt, ReceiptAction, Record, RecordError, Revocation, SignedRecord};
+use kbak::format::record::{Distrust, Receipt, ReceiptAction, Record, RecordError, SignedRecord};
+use kbak::format::revocation::Revocation;
 use kbak::format::sign::{Namespace, SigningKey};
 use kbak::format::signers::{Signer, Signers};
 use kbak::report::event::Reporter;
@@ -39,6 +40,7 @@ fn pin() -> Signers {
 fn distrust(packs: &[u8]) -> Record {
     let packs = packs.iter().map(|byte| ObjectHash([*byte; 32])).collect();
     Record::Distrust(Distrust {
+        hints_before: Vec::new(),
         plan: PLAN,
         epoch: EPOCH,
         domain: DOMAIN,
