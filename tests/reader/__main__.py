@@ -3,6 +3,7 @@
     python tests/reader verify STORE PIN [IDENTITY]           findings as JSON, and kbak's exit code
     python tests/reader restore STORE PIN IDENTITY OUT [SEQ]  streams as files
     python tests/reader vectors FOLDER                        writes the test vectors
+    python tests/reader document FILE                         checks the examples of docs/format.md
     python tests/reader compare KBAK STORE PIN IDENTITY COUNT SEED   mutates, and compares with kbak
 """
 
@@ -74,6 +75,13 @@ def vectors(folder):
     return write(folder)
 
 
+def document(path):
+    """Checks the examples of the document."""
+    from document import check
+
+    return check(path)
+
+
 def compare(*arguments):
     """Compares verdicts with those of kbak."""
     from compare import run
@@ -82,7 +90,7 @@ def compare(*arguments):
 
 
 if __name__ == "__main__":
-    tasks = {"verify": verify, "restore": restore, "vectors": vectors, "compare": compare}
+    tasks = {"verify": verify, "restore": restore, "vectors": vectors, "document": document, "compare": compare}
     if len(sys.argv) < 3 or sys.argv[1] not in tasks:
         sys.exit(__doc__)
     sys.exit(tasks[sys.argv[1]](*sys.argv[2:]))

@@ -7,7 +7,7 @@ import stat
 HEX = {n: re.compile(f"[0-9a-f]{{{n}}}") for n in (16, 32, 64, 128)}
 SEGMENT = re.compile(r"[0-9a-z_-][0-9a-z._-]*")
 CLASSES = ("index", "needs", "cache", "record", "state")
-RECORDS = ("prune", "drill", "restore", "distrust", "trust", "receipt", "exception", "retire")
+RECORDS = ("prune", "drill", "restore", "distrust", "trust", "receipt", "exception", "hold", "retire")
 MAX_OBJECT = 72 << 20
 
 

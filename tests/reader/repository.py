@@ -64,6 +64,12 @@ def hashes(value, digits=64):
 def open_epoch(data, pin, writer, plan, epoch, operation):
     """Verifies an epoch.json."""
     fields, key = open_document(data, pin, writer, "kbak-epoch-v1", operation)
+    return {**check_epoch(fields, writer, plan, epoch), "key": public_text(key)}
+
+
+@shape
+def check_epoch(fields, writer, plan, epoch):
+    """Checks the fields of an epoch.json, and adds its commit deadline."""
     if fields["format"] > 1:
         raise Invalid("newer", f"it is of format {fields['format']}")
     same(fields, {"writer": writer, "plan": plan, "epoch": epoch})
@@ -82,7 +88,7 @@ def open_epoch(data, pin, writer, plan, epoch, operation):
         require(4096 <= one["min"] <= one["average"] <= one["max"] <= 8 << 20, "parameters")
     prefix, public = age.bech32_decode(fields["recipient"])
     require(prefix == "age" and len(public) == 32, "it names no recipient")
-    return {**fields, "key": public_text(key), "deadline": end + longest}
+    return {**fields, "deadline": end + longest}
 
 
 def named(entry):
@@ -98,6 +104,12 @@ def open_manifest(data, pin, writer, plan, epoch, name, operation):
     if sha256(data) != digest:
         raise Invalid("altered", "its name is not the hash of its content")
     fields, key = open_document(data, pin, writer, "kbak-manifest-v1", operation)
+    return {**check_manifest(fields, writer, plan, epoch, seq), "key": public_text(key), "hash": digest}
+
+
+@shape
+def check_manifest(fields, writer, plan, epoch, seq):
+    """Checks the fields of a manifest, and adds its time in seconds."""
     same(fields, {"writer": writer, "plan": plan, "epoch": epoch, "seq": seq})
     previous = hashes(fields["previous"])
     begin, end = seconds(fields["started"]), seconds(fields["finished"])
@@ -113,7 +125,7 @@ def open_manifest(data, pin, writer, plan, epoch, name, operation):
     for heal in fields.get("heals", []):
         hashes([heal["bad"], *heal["by"]])
     hashes(fields.get("trust", []))
-    return {**fields, "key": public_text(key), "hash": digest, "end": end}
+    return {**fields, "end": end}
 
 
 def needs_of(manifest):
@@ -129,8 +141,14 @@ def open_record(data, pin, writer, kind, digest, operation):
     if sha256(data) != digest:
         raise Invalid("altered", "its name is not the hash of its content")
     fields, key = open_document(data, pin, writer, f"kbak-{kind}-v1", operation)
+    return {**check_record(fields, writer, kind), "signer": public_text(key)}
+
+
+@shape
+def check_record(fields, writer, kind):
+    """Checks the fields of a record. Of reserved kinds only the common ones are known."""
     same(fields, {"writer": writer})
-    seconds(fields["at"])
+    hashes([fields["repository"]], 32), seconds(fields["at"])
     if kind == "trust":
         hashes(fields["last_good"]), fields["key"], fields["why"]
     if kind == "distrust":
@@ -138,7 +156,7 @@ def open_record(data, pin, writer, kind, digest, operation):
         hashes([fields["plan"], fields["domain"]], 16), hashes([fields["epoch"]], 32)
     if kind == "receipt":
         hashes([fields["plan"]], 16), hashes([fields["epoch"]], 32), fields["act"]
-    return {**fields, "signer": public_text(key)}
+    return fields
 
 
 class Records:

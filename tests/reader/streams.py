@@ -13,7 +13,12 @@ from repository import MAX_BODY, STATES, hashes, require, same, sha256, shape
 def open_body(data, manifest, identity):
     """Opens and checks the body of a manifest."""
     require(data and sha256(data) == manifest["body"] and len(data) == manifest["body_size"], "its hash")
-    fields = json.loads(age.decrypt(data, MAX_BODY, identities=[identity]))
+    return check_body(json.loads(age.decrypt(data, MAX_BODY, identities=[identity])), manifest)
+
+
+@shape
+def check_body(fields, manifest):
+    """Checks the fields of a body against its manifest."""
     same(fields, {name: manifest[name] for name in ("repository", "writer", "plan", "epoch", "seq")})
     require(fields["type"] == "body", "another document")
     public = [(item["id"], item["state"]) for item in manifest["items"]]

@@ -179,6 +179,12 @@ def objects():
     group += b"".join(struct.pack("<32sQ", *one) for one in order)
     group += b"".join(struct.pack("<16sQ", *one) for one in members)
     group += b"".join(struct.pack("<IIIIII32s", row[0], *row[1:4], *row[5:], s[4]) for row, s in zip(rows, slices))
+    entries = sorted([(b"\x11" * 16, 1, 0, 100, 4000), (b"\x22" * 16, 0, 100, 200, 5000)])
+    etag = hashlib.sha256(b"d41d8cd98f00b204e9800998ecf8427e").digest()[:16]
+    address = hashlib.sha256(b"s3://backups/prod").digest()[:4]
+    index = b"kbakix01" + struct.pack("<III4s", 2, len(entries), 1, address) + b"\x77" * 32
+    index += b"".join(struct.pack("<32sQB7x16s", *packs[n], n, etag if n == 0 else bytes(16)) for n in range(2))
+    index += b"".join(struct.pack("<16sIIII", *one) for one in entries)
     root = b"kbakcr01" + struct.pack("<II", 2, 0)
     root += struct.pack("<Q32sQ32s", 5, b"\x55" * 32, 2**63, b"\x66" * 32)
     return {
@@ -190,6 +196,14 @@ def objects():
         "part": part,
         "stream_hash": stream,
         "members": [[digest.hex(), length] for digest, length in members],
+        "index": {
+            "store": "s3://backups/prod",
+            "etags": ["d41d8cd98f00b204e9800998ecf8427e", None],
+            "replaced": ["77" * 32],
+            "classes": [0, 1],
+            "entries": [[one[0].hex(), *one[1:]] for one in entries],
+            "plain": padded(index).hex(),
+        },
         "cache_group": padded(group).hex(),
         "groups": [[5, "55" * 32], [2**63, "66" * 32]],
         "cache_root": padded(root).hex(),
