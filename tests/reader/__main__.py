@@ -45,8 +45,11 @@ def restore(store, pin, identity, out, sequence=None):
     from streams import Opened, open_body, stream_bytes
 
     repository = Repository(Store(store), read_pin(pin))
-    found = [(plan, fields) for plan in repository.plans for fields in plan.snapshots() if not fields["late"]]
-    found = [one for one in found if sequence is None or one[1]["seq"] == int(sequence)]
+    found = [(plan, fields) for plan in repository.plans for fields in plan.snapshots()]
+    if sequence is not None:
+        # A late snapshot counts for who names it.
+        found += [(plan, fields) for plan in repository.plans for fields in plan.late]
+        found = [one for one in found if one[1]["seq"] == int(sequence)]
     plan, fields = max(found, key=lambda one: (one[1]["seq"], one[1]["end"], one[1]["hash"]))
     records, folder = repository.records[plan.writer], plan.folder(fields["epoch"])
     keys = plan.open_wraps(fields["epoch"], read_identities(identity), records)

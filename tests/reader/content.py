@@ -132,12 +132,14 @@ def pack_table(plain):
 
 def needs(data):
     """Returns the packs of a needs object as a dictionary from hash to size."""
-    if data[:8] != b"kbaknd01" or len(data) % 40 != 8:
+    if data[:8] != b"kbaknd01" or len(data) % 56 != 16:
         raise Malformed("no list of packs")
-    packs = [struct.unpack("<32sQ", data[at : at + 40]) for at in range(8, len(data), 40)]
+    packs = [struct.unpack("<32sQ16s", data[at : at + 56]) for at in range(16, len(data), 56)]
     if any(a[0] >= b[0] for a, b in zip(packs, packs[1:])):
         raise Malformed("not ascending")
-    return {sha256.hex(): size for sha256, size in packs}
+    if not any(data[8:16]) and any(any(etag) for _, _, etag in packs):
+        raise Malformed("fingerprints without a store")
+    return {sha256.hex(): size for sha256, size, _ in packs}
 
 
 class Cursor:
@@ -174,32 +176,17 @@ def index(data, keys):
     """Opens an index object. Returns the packs and entries."""
     sealed = index_header(data)[2]
     cursor = Cursor(age.decrypt(sealed, LIMITS["index"], passphrase=keys.passphrase("index")), b"kbakix01")
-    packs, entries, replaced, store = cursor.take("IIII")[0]
+    packs, entries, replaced, zero = cursor.take("IIII")[0]
     cursor.take("32s", replaced)
-    # A pack has 64 bytes with the fingerprint of its ETag; 48 bytes came before.
-    wide = len(cursor.data) >= 24 + 32 * replaced + 64 * packs + 32 * entries and _is_wide(
-        cursor, packs, entries
-    )
-    rows = cursor.take("32sQB7s16s" if wide else "32sQB7s", packs)
+    rows = cursor.take("32sQB7s", packs)
     found = cursor.take("16sIIII", entries)
     cursor.finish()
-    if not wide and store:
-        raise Malformed("a field that is not zero")
-    if any(row[2] > 1 or any(row[3]) for row in rows) or any(entry[1] >= packs for entry in found):
+    if zero or any(row[2] > 1 or any(row[3]) for row in rows) or any(entry[1] >= packs for entry in found):
         raise Malformed("a field out of range")
     ascending = lambda rows: all(a[0] <= b[0] for a, b in zip(rows, rows[1:]))  # noqa: E731
     if not ascending(rows) or not ascending(found):
         raise Malformed("not ascending")
     return [row[0].hex() for row in rows], found
-
-
-def _is_wide(cursor, packs, entries):
-    """True if the packs are followed by entries that name them, and zeros, at 64 bytes a pack."""
-    at = cursor.at + 64 * packs
-    numbers = [struct.unpack_from("<I", cursor.data, at + 32 * n + 16)[0] for n in range(entries)]
-    classes = [cursor.data[cursor.at + 64 * n + 40 : cursor.at + 64 * n + 48] for n in range(packs)]
-    rest = cursor.data[at + 32 * entries :]
-    return all(n < packs for n in numbers) and not any(rest) and all(c[0] < 2 and not any(c[1:]) for c in classes)
 
 
 def cache_root(plain):

@@ -61,15 +61,15 @@ def hashes(value, digits=64):
 
 
 @shape
-def open_epoch(data, pin, writer, plan, epoch, operation):
+def open_epoch(data, pin, writer, plan, epoch):
     """Verifies an epoch.json."""
-    fields, key = open_document(data, pin, writer, "kbak-epoch-v1", operation)
+    fields, key = open_document(data, pin, writer, "kbak-epoch-v1")
     return {**check_epoch(fields, writer, plan, epoch), "key": public_text(key)}
 
 
 @shape
 def check_epoch(fields, writer, plan, epoch):
-    """Checks the fields of an epoch.json, and adds its commit deadline."""
+    """Checks the fields of an epoch.json."""
     if fields["format"] > 1:
         raise Invalid("newer", f"it is of format {fields['format']}")
     same(fields, {"writer": writer, "plan": plan, "epoch": epoch})
@@ -88,22 +88,17 @@ def check_epoch(fields, writer, plan, epoch):
         require(4096 <= one["min"] <= one["average"] <= one["max"] <= 8 << 20, "parameters")
     prefix, public = age.bech32_decode(fields["recipient"])
     require(prefix == "age" and len(public) == 32, "it names no recipient")
-    return {**fields, "deadline": end + longest}
-
-
-def named(entry):
-    """Returns the epoch, domain and objects of an entry of `index`, `cache` or `state`."""
-    return entry.get("epoch"), entry["domain"], hashes(entry["objects"])
+    return fields
 
 
 @shape
-def open_manifest(data, pin, writer, plan, epoch, name, operation):
+def open_manifest(data, pin, writer, plan, epoch, name):
     """Verifies a manifest."""
     seq, digest = snapshot_name(name)
     parse_document(data)
     if sha256(data) != digest:
         raise Invalid("altered", "its name is not the hash of its content")
-    fields, key = open_document(data, pin, writer, "kbak-manifest-v1", operation)
+    fields, key = open_document(data, pin, writer, "kbak-manifest-v1")
     return {**check_manifest(fields, writer, plan, epoch, seq), "key": public_text(key), "hash": digest}
 
 
@@ -116,31 +111,33 @@ def check_manifest(fields, writer, plan, epoch, seq):
     require(0 < seq < 10**12, "its sequence is out of range")
     require(len(previous) <= 256 and (not previous) == (seq == 1), "its sequence and its parents do not match")
     require(end >= begin, "it ended before it began")
-    for name in ("index", "cache", "state"):
-        require(all(named(entry)[0] in (None, epoch) for entry in fields[name]), "another epoch")
+    for entry in fields["index"] + fields["cache"] + fields["state"]:
+        hashes([entry["domain"]], 16), hashes(entry["objects"])
     hashes([fields["body"]])
     for item in fields["items"]:
         if not is_hex(item["id"], 16) or item["state"] not in STATES:
             raise ValueError("an item")
-    for heal in fields.get("heals", []):
-        hashes([heal["bad"], *heal["by"]])
-    hashes(fields.get("trust", []))
+        if "domain" in item or "needs" in item:
+            hashes([item["domain"]], 16), hashes([item["needs"]])
+    heals, trust = fields.get("heals", []), hashes(fields.get("trust", []))
+    for heal in heals:
+        hashes([heal["domain"]], 16), hashes([heal["bad"], *heal["by"]]), heal["whole"]
+    require(all(len(heal["by"]) <= 512 for heal in heals[:513]) and len(heals) <= 512, "too many bad packs")
+    require(len(trust) <= 256, "too many revocations")
     return {**fields, "end": end}
 
 
 def needs_of(manifest):
-    """Returns the needs objects of a manifest as (domain, hash)."""
-    if "needs" in manifest:
-        return [(entry["domain"], one) for entry in manifest["needs"] for one in entry["objects"]]
-    return [(item["domain"], item["needs"]) for item in manifest["items"] if item.get("needs")]
+    """Returns the needs objects of a manifest as (domain, hash), each once."""
+    return sorted({(item["domain"], item["needs"]) for item in manifest["items"] if "needs" in item})
 
 
 @shape
-def open_record(data, pin, writer, kind, digest, operation):
+def open_record(data, pin, writer, kind, digest):
     """Verifies a record."""
     if sha256(data) != digest:
         raise Invalid("altered", "its name is not the hash of its content")
-    fields, key = open_document(data, pin, writer, f"kbak-{kind}-v1", operation)
+    fields, key = open_document(data, pin, writer, f"kbak-{kind}-v1")
     return {**check_record(fields, writer, kind), "signer": public_text(key)}
 
 
@@ -162,7 +159,7 @@ def check_record(fields, writer, kind):
 class Records:
     """The signed records of a writer."""
 
-    def __init__(self, store, pin, writer, operation):
+    def __init__(self, store, pin, writer):
         self.valid, self.rejected = [], []
         prefix = f"{writer}/records/"
         for entry in store.list(prefix):
@@ -174,7 +171,7 @@ class Records:
                 data = store.get(entry.key, MAX_RECORD)
                 if data is False:
                     raise Invalid("altered", "it is too long, or no file")
-                self.valid.append((kind, open_record(data, pin, writer, kind, digest, operation), digest))
+                self.valid.append((kind, open_record(data, pin, writer, kind, digest), digest))
             except Invalid as error:
                 self.rejected.append((entry.key, error))
         self.cut_offs = [fields for kind, fields, _ in self.valid if kind == "trust"] + pin.cut_offs
@@ -195,16 +192,17 @@ class Records:
 class Plan:
     """The epochs and the chain of one plan."""
 
-    def __init__(self, store, pin, writer, plan, copies, records, operation):
-        self.store, self.pin, self.writer, self.plan, self.operation = store, pin, writer, plan, operation
+    def __init__(self, store, pin, writer, plan, copies, records):
+        self.store, self.pin, self.writer, self.plan = store, pin, writer, plan
         self.epochs, self.bad_epochs, self.missing_copies, self.gone = {}, [], [], []
-        self.chain, self.bad_manifests = {}, []
+        self.chain, self.bad_manifests, self.late = {}, [], []
         folders = store.folders(f"{writer}/{plan}/")[: len(copies) + MAX_FOLDERS]
         for epoch in sorted(set(copies) | {name for name in folders if is_hex(name, 32)}):
             self._epoch(epoch, copies.get(epoch, []))
         for epoch in sorted(self.epochs, key=lambda id: (self.epochs[id]["created"], id)):
             self._snapshots(epoch)
         self._cut_off(records)
+        self._set_aside_late()
 
     def folder(self, epoch):
         """Returns the folder of an epoch, with its slash."""
@@ -222,12 +220,13 @@ class Plan:
                 if data is False:
                     is_file = self.store.by_key[key].is_file
                     raise Invalid("signature" if is_file else "altered", "it is too long, or no file")
-                found = open_epoch(data, self.pin, self.writer, self.plan, epoch, self.operation)
+                found = open_epoch(data, self.pin, self.writer, self.plan, epoch)
                 valid = valid or {**found, "sha256": sha256(data)}
             except Invalid as error:
                 rejected.append((key, error))
         if valid:
-            self.epochs[epoch] = valid
+            stored = self.store.by_key.get(copies[0] if copies else first)
+            self.epochs[epoch] = {**valid, "stored": stored.modified}
             self.bad_epochs += rejected
             self.missing_copies += absent
             if not copies:
@@ -254,9 +253,8 @@ class Plan:
                 data = self.store.get(entry.key, MAX_DOCUMENT)
                 if data is False:
                     raise Invalid("altered", "it is too long, or no file")
-                fields = open_manifest(data, self.pin, self.writer, self.plan, epoch, name, self.operation)
-                late = entry.modified > self.epochs[epoch]["deadline"]
-                self.chain[fields["hash"]] = {**fields, "object": entry.key, "late": late}
+                fields = open_manifest(data, self.pin, self.writer, self.plan, epoch, name)
+                self.chain[fields["hash"]] = {**fields, "object": entry.key, "stored": entry.modified}
             except Invalid as error:
                 self.bad_manifests.append((entry.key, error))
 
@@ -284,6 +282,25 @@ class Plan:
             if any(cut["key"] == fields["key"] for cut in records.cut_offs) and epoch not in used:
                 self.bad_epochs.append((self.folder(epoch) + "epoch.json", revoked))
                 del self.epochs[epoch]
+
+    def deadline(self, epoch):
+        """Returns the time after which no manifest of an epoch counts; None if the store's times say nothing."""
+        successors = [one for one in self.epochs.values() if epoch in one["previous_epochs"]]
+        fields = self.epochs[epoch]
+        until = min([seconds(fields["not_after"]), *(one["stored"] for one in successors)])
+        until += fields["max_run_seconds"]
+        # Documents that were stored after that are those of a copied store.
+        return until if fields["stored"] <= until else None
+
+    def _set_aside_late(self):
+        named = set()
+        for fields in reversed(self.snapshots()):
+            until = self.deadline(fields["epoch"])
+            if until is not None and fields["stored"] > until and fields["hash"] not in named:
+                self.late.append(fields)
+                del self.chain[fields["hash"]]
+            else:
+                named.update(fields["previous"])
 
     def snapshots(self):
         """Returns the manifests, oldest first."""
@@ -333,17 +350,17 @@ def read_wrap(text, epoch):
 class Repository:
     """All that a reader believes of a store."""
 
-    def __init__(self, store, pin, operation="read"):
+    def __init__(self, store, pin):
         self.store, self.pin = store, pin
         self.records, self.plans = {}, []
         for writer in pin.writers():
             copies = self._copies(writer)
             folders = store.folders(f"{writer}/")[: len(copies) + MAX_FOLDERS]
             plans = sorted(set(copies) | {name for name in folders if is_hex(name, 16)})
-            self.records[writer] = Records(store, pin, writer, operation)
+            self.records[writer] = Records(store, pin, writer)
             for plan in plans:
                 of = copies.get(plan, {})
-                self.plans.append(Plan(store, pin, writer, plan, of, self.records[writer], operation))
+                self.plans.append(Plan(store, pin, writer, plan, of, self.records[writer]))
 
     def _copies(self, writer):
         copies = {}

@@ -15,7 +15,7 @@ MAX_ARMOR = 1024
 MAX_DOCUMENT = MAX_LINE + MAX_ARMOR
 MAX_INTEGER = (1 << 53) - 1
 BEGIN, END = "-----BEGIN SSH SIGNATURE-----", "-----END SSH SIGNATURE-----"
-OPERATIONS = ("read", "verify", "write", "prune")
+OTHER_OPERATIONS = ("verify:", "write:", "prune:")
 
 
 class Invalid(Exception):
@@ -185,7 +185,7 @@ def parse_document(data):
     return data[:end], namespace, key, signature
 
 
-def open_document(data, pin, principal, namespace, operation="read"):
+def open_document(data, pin, principal, namespace):
     """Verifies a signed document. Returns its fields and the key that signed it."""
     line, found, key, signature = parse_document(data)
     if found != namespace or key not in pin.keys(principal, namespace):
@@ -198,15 +198,14 @@ def open_document(data, pin, principal, namespace, operation="read"):
         raise Invalid("signature", f"not strict JSON: {error}") from error
     if not isinstance(fields, dict) or fields.get("type") != namespace[5:-3]:
         raise Invalid("signature", "its type is not that of its signature")
-    check_requires(fields.get("requires", []), operation)
+    check_requires(fields.get("requires", []))
     return fields, key
 
 
-def check_requires(requires, operation):
-    """Refuses a document that needs a feature for `operation`. This reader has no features."""
+def check_requires(requires):
+    """Refuses a document that needs a feature of its readers. This reader has no features."""
     if not isinstance(requires, list) or not all(isinstance(entry, str) for entry in requires):
         raise Invalid("signature", "requires is not a list of strings")
     for entry in requires:
-        wanted = entry.partition(":")[0] if ":" in entry else None
-        if wanted not in OPERATIONS or wanted in ("read", operation):
+        if not entry.startswith(OTHER_OPERATIONS):
             raise Invalid("newer", f"it needs {entry}")

@@ -181,15 +181,21 @@ def objects():
     group += b"".join(struct.pack("<IIIIII32s", row[0], *row[1:4], *row[5:], s[4]) for row, s in zip(rows, slices))
     entries = sorted([(b"\x11" * 16, 1, 0, 100, 4000), (b"\x22" * 16, 0, 100, 200, 5000)])
     etag = hashlib.sha256(b"d41d8cd98f00b204e9800998ecf8427e").digest()[:16]
-    address = hashlib.sha256(b"s3://backups/prod").digest()[:4]
-    index = b"kbakix01" + struct.pack("<III4s", 2, len(entries), 1, address) + b"\x77" * 32
-    index += b"".join(struct.pack("<32sQB7x16s", *packs[n], n, etag if n == 0 else bytes(16)) for n in range(2))
+    needs = b"kbaknd01" + hashlib.sha256(b"s3://backups/prod").digest()[:8]
+    needs += b"".join(struct.pack("<32sQ16s", *packs[n], bytes(16) if n else etag) for n in range(3))
+    index = b"kbakix01" + struct.pack("<IIII", 2, len(entries), 1, 0) + b"\x77" * 32
+    index += b"".join(struct.pack("<32sQB7x", *packs[n], n) for n in range(2))
     index += b"".join(struct.pack("<16sIIII", *one) for one in entries)
     root = b"kbakcr01" + struct.pack("<II", 2, 0)
     root += struct.pack("<Q32sQ32s", 5, b"\x55" * 32, 2**63, b"\x66" * 32)
     return {
         "packs": [[sha256.hex(), size] for sha256, size in packs],
-        "needs": (b"kbaknd01" + b"".join(struct.pack("<32sQ", *one) for one in packs)).hex(),
+        "store": "s3://backups/prod",
+        "etags": ["d41d8cd98f00b204e9800998ecf8427e", None, None],
+        "needs": needs.hex(),
+        "needs_without_etags": (
+            b"kbaknd01" + bytes(8) + b"".join(struct.pack("<32sQ16x", *one) for one in packs)
+        ).hex(),
         "frames": frames,
         "pack": pack.hex(),
         "slices": [[s[0][0].hex(), s[0][1], *s[1:4], s[4].hex(), *s[5:]] for s in slices],
@@ -197,8 +203,6 @@ def objects():
         "stream_hash": stream,
         "members": [[digest.hex(), length] for digest, length in members],
         "index": {
-            "store": "s3://backups/prod",
-            "etags": ["d41d8cd98f00b204e9800998ecf8427e", None],
             "replaced": ["77" * 32],
             "classes": [0, 1],
             "entries": [[one[0].hex(), *one[1:]] for one in entries],

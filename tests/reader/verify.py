@@ -32,7 +32,7 @@ class Verifier:
     def run(self):
         """Returns the exit code that kbak would give."""
         self._marker()
-        repository = Repository(self.store, self.pin, "verify")
+        repository = Repository(self.store, self.pin)
         if not repository.plans:
             self.findings.report("", "plan", "missing")
         for records in repository.records.values():
@@ -75,6 +75,7 @@ class PlanCheck:
         """Checks everything that is signed, then what it names."""
         self._epochs()
         self._chain()
+        self._revocations()
         for epoch in self.plan.epochs:
             self._named(epoch)
             self._listing(epoch)
@@ -82,6 +83,7 @@ class PlanCheck:
         if opens:
             self._contents()
         self._distrusted(opens)
+        self._healed()
 
     def _epochs(self):
         plan = self.plan
@@ -98,6 +100,11 @@ class PlanCheck:
     def _chain(self):
         for key, error in self.plan.bad_manifests:
             self.findings.report(key, "snapshot", error.fault)
+        for fields in self.plan.late:
+            self.findings.report(fields["object"], "snapshot", "late")
+        for fields in self.chain:
+            if any(entry.startswith("verify:") for entry in fields["requires"]):
+                self.findings.report(fields["object"], "snapshot", "newer")
         rejected = " ".join(key for key, _ in self.plan.bad_manifests)
         broken = set()
         for fields in self.chain:
@@ -112,6 +119,22 @@ class PlanCheck:
         for fields in self.chain:
             if fields["seq"] in broken:
                 self.findings.report(fields["object"], "snapshot", "chain")
+
+    def _revocations(self):
+        there = {digest for kind, _, digest in self.records.valid if kind == "trust"}
+        named = {one for fields in self.chain for one in fields.get("trust", [])}
+        for gone in named - there:
+            self.findings.report(f"{self.plan.writer}/records/trust/{gone}", "record", "missing")
+
+    def _healed(self):
+        for fields in self.chain:
+            epoch = fields["epoch"]
+            for heal in [one for one in fields.get("heals", []) if one["whole"]]:
+                packs = self.packs[epoch].get(heal["domain"], {})
+                good = all(pack in packs and pack not in self.bad[epoch] for pack in heal["by"])
+                key = pack_key(self.plan.folder(epoch), heal["domain"], heal["bad"])
+                if good and heal["bad"] in self.bad[epoch] and key in self.findings:
+                    self.findings[key]["healed"] = True
 
     def _named(self, epoch):
         folder = self.plan.folder(epoch)
