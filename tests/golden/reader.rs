@@ -26,6 +26,11 @@ fn golden_repository_is_restored_by_second_reader() {
 }
 
 #[test]
+fn examples_of_format_document_are_read_by_second_reader() {
+    succeeds(reader().arg("document").arg(golden().join("../../../docs/format.md")));
+}
+
+#[test]
 fn second_reader_agrees_with_kbak_on_mutations() {
     let (store, pin) = (golden().join("store"), golden().join("kbak.pub"));
     let output = reader()

@@ -8,11 +8,11 @@ use kbak::format::cache::{self, CachedGroup, CachedMember, GroupRef, MAX_CACHE};
 use kbak::format::container::{ContainerKey, DataIdentity, open};
 use kbak::format::derive::{ChunkKind, DomainKey, EpochSecret, NamesKey, SecretKey};
 use kbak::format::ids::{ChunkId, EpochId, NameId, ObjectHash, WriterId, from_hex, to_hex};
-use kbak::format::index::IndexHeader;
+use kbak::format::index::{Index, IndexEntry, IndexHeader, IndexedPack, MAX_INDEX};
 use kbak::format::layout::{self, EpochPath, ObjectClass};
 use kbak::format::list::{ChunkLocation, Slice, StreamHasher, read_part, write_part};
-use kbak::format::pack::{PackBuilder, read_table};
-use kbak::format::pack_refs::{PackName, PackRefs};
+use kbak::format::pack::{PackBuilder, PackClass, read_table};
+use kbak::format::pack_refs::{EtagPrint, PackName, PackRefs, StoreTag};
 use kbak::format::sign::{Namespace, SigningKey};
 use kbak::format::tar::{DeviceNumber, EntryKind, Extent, FileTime, OwnerNames, TarEntry, Xattr, encode};
 use kbak::format::{derive::Passphrase, padme};
@@ -209,7 +209,14 @@ fn binary_objects_match_test_vectors() {
     let (path, domain) = place();
     let pack = |row: &Value| PackName { hash: id(&row[0]), size: number(&row[1]) };
     let refs = PackRefs::new(rows(&all["packs"]).iter().map(pack).collect());
-    assert_eq!(to_hex(refs.seal(&path, domain).bytes()), text(&all["needs"]));
+    assert_eq!(to_hex(refs.seal(&path, domain).bytes()), text(&all["needs_without_etags"]));
+    let etag = |hash: &ObjectHash| {
+        let at = refs.packs().iter().position(|pack| pack.hash == *hash).expect("a pack");
+        all["etags"][at].as_str().map(EtagPrint::of).unwrap_or_default()
+    };
+    let noted = refs.clone().with_etags(StoreTag::of(text(&all["store"])), etag);
+    assert_eq!(to_hex(noted.seal(&path, domain).bytes()), text(&all["needs"]));
+    assert_eq!(PackRefs::parse(&bytes(&all["needs"])), Some(noted));
 
     let slice = |row: &Value| Slice {
         location: ChunkLocation {
@@ -242,6 +249,38 @@ fn binary_objects_match_test_vectors() {
     let phrase = passphrase(&key, ObjectClass::Cache);
     let plain = open(root.bytes(), &ContainerKey::Passphrase(&phrase), MAX_CACHE).expect("opened");
     assert_eq!(to_hex(&plain), text(&all["cache_root"]));
+}
+
+#[test]
+fn indexes_match_test_vectors() {
+    let all = vectors("objects");
+    let (path, domain) = place();
+    let index = &all["index"];
+    let pack = |(row, class): (&Value, &Value)| IndexedPack {
+        hash: id(&row[0]),
+        size: number(&row[1]),
+        class: if class == 0 { PackClass::Data } else { PackClass::Metadata },
+    };
+    let entry = |row: &Value| IndexEntry {
+        id: from_hex(text(&row[0])).expect("half an id"),
+        pack: number(&row[1]),
+        offset: number(&row[2]),
+        length: number(&row[3]),
+        plain: number(&row[4]),
+    };
+    let made = Index {
+        replaces: rows(&index["replaced"]).iter().map(id).collect(),
+        packs: rows(&all["packs"]).iter().zip(rows(&index["classes"])).map(pack).collect(),
+        entries: rows(&index["entries"]).iter().map(entry).collect(),
+    };
+    let key = EpochSecret(SecretKey::new([7; 32])).domain("path/srv/uploads");
+    let run = SigningKey::from_seed(&Zeroizing::new([10; 32]));
+    let sealed = made.seal(&path, domain, &key, &run).expect("sealed");
+    let (header, age) = IndexHeader::split(sealed.bytes()).expect("a header");
+    assert!(header.verifies(&path, domain, age));
+    let phrase = passphrase(&key, ObjectClass::Index);
+    let plain = open(age, &ContainerKey::Passphrase(&phrase), MAX_INDEX).expect("opened");
+    assert_eq!(to_hex(&plain), text(&index["plain"]));
 }
 
 #[test]
