@@ -143,7 +143,14 @@ class Mutation:
         self.write(key, self.read(key).replace(old, new, 1))
         return key
 
-    KINDS = (flip, flip, truncate, extend, remove, remove, swap, replace, move, plant, plant, special, text)
+    def age(self):
+        """Changes the time at which the store received an object, by more than a year."""
+        key = self.chance.choice([key for key in self.keys if "/snapshots/" in key or "/epochs/" in key])
+        moved = os.stat(self.path(key)).st_mtime_ns + self.chance.choice([-1, 1]) * 500 * 86_400 * 10**9
+        os.utime(self.path(key), ns=(moved, moved))
+        return key
+
+    KINDS = (flip, flip, truncate, extend, remove, remove, swap, replace, move, plant, plant, special, text, age)
 
     def apply(self):
         """Makes one change. Returns its kind and the objects."""

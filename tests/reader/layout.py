@@ -30,7 +30,7 @@ def is_object_name(name):
 
 
 class Entry:
-    """A listed object."""
+    """A listed object; `modified` is in nanoseconds."""
 
     def __init__(self, key, size, is_file, modified):
         self.key, self.size, self.is_file, self.modified = key, size, is_file, modified
@@ -59,7 +59,7 @@ class Store:
             is_file = stat.S_ISREG(status.st_mode)
             if is_file or is_object_name(name):
                 size = status.st_size if is_file else 0
-                self.entries.append(Entry(key, size, is_file, status.st_mtime_ns // 10**9))
+                self.entries.append(Entry(key, size, is_file, status.st_mtime_ns))
 
     def list(self, prefix):
         """Returns the entries whose keys start with `prefix`, ascending."""

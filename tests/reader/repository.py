@@ -171,7 +171,8 @@ class Records:
                 data = store.get(entry.key, MAX_RECORD)
                 if data is False:
                     raise Invalid("altered", "it is too long, or no file")
-                self.valid.append((kind, open_record(data, pin, writer, kind, digest), digest))
+                fields = open_record(data, pin, writer, kind, digest)
+                self.valid.append((kind, {**fields, "stored": entry.modified}, digest))
             except Invalid as error:
                 self.rejected.append((entry.key, error))
         self.cut_offs = [fields for kind, fields, _ in self.valid if kind == "trust"] + pin.cut_offs
@@ -183,9 +184,10 @@ class Records:
         return {pack for fields in of for pack in fields["packs"]}
 
     def receipts(self, plan, epoch):
-        """Returns the later wraps of an epoch that receipts name."""
+        """Returns the later wraps of an epoch that receipts name, the newest first."""
         place = {"plan": plan, "epoch": epoch}
         of = [fields for kind, fields, _ in self.valid if kind == "receipt" and place.items() <= fields.items()]
+        of.sort(key=lambda fields: fields["stored"], reverse=True)
         return [fields["wrap"] for fields in of if fields.get("wrap")]
 
 
@@ -287,8 +289,8 @@ class Plan:
         """Returns the time after which no manifest of an epoch counts; None if the store's times say nothing."""
         successors = [one for one in self.epochs.values() if epoch in one["previous_epochs"]]
         fields = self.epochs[epoch]
-        until = min([seconds(fields["not_after"]), *(one["stored"] for one in successors)])
-        until += fields["max_run_seconds"]
+        until = min([seconds(fields["not_after"]), *(one["stored"] // 10**9 for one in successors)])
+        until = (until + fields["max_run_seconds"]) * 10**9
         # Documents that were stored after that are those of a copied store.
         return until if fields["stored"] <= until else None
 

@@ -153,11 +153,15 @@ class Pin:
 
 
 def cut_off(line):
-    """Reads a `# kbak-cut-off KEY HASH,…|none REASON` line of a signers file."""
-    found = re.fullmatch(r"# kbak-cut-off (ssh-ed25519 \S+) (none|[0-9a-f,]+)(?: .*)?", line)
-    if not found:
+    """Reads a `# kbak-cut-off KEY HASH,…|none REASON` line of a signers file; None for another line."""
+    if not line.startswith("# kbak-cut-off"):
         return None
-    last_good = [] if found[2] == "none" else found[2].split(",")
+    found = re.fullmatch(r"# kbak-cut-off\s+(ssh-ed25519\s\S+)\s(none|\S+)(?:\s.*)?", line)
+    if not found:
+        raise ValueError("a line that revokes a key and cannot be read")
+    last_good = [] if found[2] == "none" else [one.removeprefix("sha256:") for one in found[2].split(",")]
+    if not all(re.fullmatch("[0-9a-f]{64}", one) for one in last_good):
+        raise ValueError("a line that revokes a key and cannot be read")
     return {"key": public_text(read_public(found[1])), "last_good": last_good}
 
 
