@@ -174,11 +174,12 @@ class PlanCheck:
             kind, domain, digest = placed
             key = entry.key.rpartition("-")[0] if kind == "index" else entry.key
             seen.add(key)
-            size = packs.get(domain, {}).get(digest) if kind == "pack" else objects.get(key, (None, None))[1]
-            fault = self._entry(entry, kind, digest, size, kind == "pack" and digest in packs.get(domain, {}))
+            needed = kind == "pack" and digest in packs.get(domain, {})
+            size = packs[domain][digest] if needed else objects.get(key, (None, None))[1]
+            fault = self._entry(entry, digest, size, needed)
             if fault:
                 self.findings.report(entry.key, ROLES.get(kind, "hint"), fault)
-                bad |= {digest} if kind == "pack" else set()
+                bad |= {digest} if needed else set()
         for domain, of in packs.items():
             for pack in of:
                 if pack_key(folder, domain, pack) not in seen:
@@ -188,7 +189,7 @@ class PlanCheck:
             if key not in seen:
                 self.findings.report(key, role, "missing")
 
-    def _entry(self, entry, kind, digest, size, needed):
+    def _entry(self, entry, digest, size, needed):
         if not entry.is_file or entry.size > MAX_OBJECT:
             return "altered"
         if size is not None and entry.size != size:
