@@ -23,6 +23,7 @@ def dumps(text):
     """Checks each line of a dump against the objects of the test vectors. Returns the number of lines."""
     made = vectors.objects()
     plain = [made["pack"], made["needs"], made["cache_root"], made["cache_group"], made["index"]["plain"]]
+    plain.append(vectors.signatures()["index"]["header"] + b"age-encr".hex())
     rows = re.findall(r"^    ([0-9a-f]{4})  ([0-9a-f]{6,})(?:…([0-9a-f]{8}))? ", text, re.MULTILINE)
     for offset, start, _ in rows:
         at = int(offset, 16) * 2
