@@ -192,6 +192,7 @@ def run(kbak, store, pin, identity, count, seed):
             codes[theirs[0]] = codes.get(theirs[0], 0) + 1
             if theirs != ours:
                 different += 1
-                print(f"{number}: {what[0]} {what[1]} (identity: {bool(key)})\n  kbak   {theirs}\n  reader {ours}", flush=True)
+                print(f"{number}: {what[0]} {what[1]} (identity: {bool(key)})")
+                print(f"  kbak   {theirs}\n  reader {ours}", flush=True)
     print(f"{count} mutations, {different} verdicts differ; exit codes of kbak: {dict(sorted(codes.items()))}")
     return 1 if different else 0

@@ -2,7 +2,8 @@
 
 MAX_ID = 0o7777777
 MAX_LONG = 0o77777777777
-TYPES = {"file": "0", "sparse": "0", "hardlink": "1", "symlink": "2", "char": "3", "block": "4", "dir": "5", "fifo": "6"}
+TYPES = {"file": "0", "sparse": "0", "hardlink": "1", "symlink": "2"}
+TYPES |= {"char": "3", "block": "4", "dir": "5", "fifo": "6"}
 
 
 def pad(data):

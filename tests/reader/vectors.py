@@ -32,7 +32,7 @@ def derivations():
             {
                 "name": name,
                 "key": keys.key.hex(),
-                "chunk_ids": [[text, *(keys.chunk_id(kind, text.encode()).hex() for kind in range(3))] for text in texts],
+                "chunk_ids": [[text, *(keys.chunk_id(n, text.encode()).hex() for n in range(3))] for text in texts],
                 "gear_first": [f"{word:016x}" for word in keys.gear[:4]],
                 "gear_sha256": hashlib.sha256(struct.pack("<256Q", *keys.gear)).hexdigest(),
                 "cut": [[text, f"{keys.cut(text.encode()):016x}"] for text in ("", "a/b", "größe")],
@@ -214,13 +214,13 @@ def objects():
     }
 
 
-KINDS = {"derivations": derivations, "cuts": cuts, "signatures": signatures, "padme": padme, "tar": tar, "objects": objects}
+KINDS = (derivations, cuts, signatures, padme, tar, objects)
 
 
 def write(folder):
     """Writes one file for each kind of vectors."""
     os.makedirs(folder, exist_ok=True)
-    for name, make in KINDS.items():
-        with open(os.path.join(folder, f"{name}.json"), "w", encoding="utf-8") as file:
+    for make in KINDS:
+        with open(os.path.join(folder, f"{make.__name__}.json"), "w", encoding="utf-8") as file:
             file.write(json.dumps(make(), indent=1, ensure_ascii=False) + "\n")
     return 0
