@@ -8,12 +8,10 @@
 """
 
 import json
-import os
 import sys
 
 import age
 from layout import Store
-from repository import MAX_BODY, Repository
 from signed import Pin
 
 
@@ -42,33 +40,9 @@ def verify(store, pin, identity=None):
 
 def restore(store, pin, identity, out, sequence=None):
     """Writes every stream of a snapshot into a folder."""
-    from streams import Opened, open_body, stream_bytes
+    from restore import write
 
-    repository = Repository(Store(store), read_pin(pin))
-    found = [(plan, fields) for plan in repository.plans for fields in plan.snapshots()]
-    if sequence is not None:
-        # A late snapshot counts for who names it.
-        found += [(plan, fields) for plan in repository.plans for fields in plan.late]
-        found = [one for one in found if one[1]["seq"] == int(sequence)]
-    plan, fields = max(found, key=lambda one: (one[1]["seq"], one[1]["end"], one[1]["hash"]))
-    records, folder = repository.records[plan.writer], plan.folder(fields["epoch"])
-    keys = plan.open_wraps(fields["epoch"], read_identities(identity), records)
-    body = open_body(repository.store.get(f"{folder}bodies/{fields['body']}", MAX_BODY), fields, keys[0])
-    reader = Opened(repository.store, folder, *keys)
-    for domain, name in body["domains"].items():
-        reader.name(domain, name)
-    for item in body["items"]:
-        for stream in item["streams"]:
-            ending = {"tar": ".tar", "jsonl": ".jsonl"}.get(stream["format"], "")
-            name = "" if stream["format"] == "tar" else "/" + stream["name"]
-            path = os.path.join(out, item["name"] + name + ending)
-            if ".." in path.split("/"):
-                raise ValueError("a name that leads elsewhere")
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            with open(path, "wb") as file:
-                file.writelines(stream_bytes(reader, stream))
-            print(path)
-    return 0
+    return write(Store(store), read_pin(pin), read_identities(identity), out, sequence)
 
 
 def vectors(folder):

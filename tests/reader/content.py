@@ -173,7 +173,7 @@ def index_header(data):
 
 
 def index(data, keys):
-    """Opens an index object. Returns the packs and entries."""
+    """Opens an index object. Returns its packs, each with its size, and its entries."""
     sealed = index_header(data)[2]
     cursor = Cursor(age.decrypt(sealed, LIMITS["index"], passphrase=keys.passphrase("index")), b"kbakix01")
     packs, entries, replaced, zero = cursor.take("IIII")[0]
@@ -186,7 +186,7 @@ def index(data, keys):
     ascending = lambda rows: all(a[0] <= b[0] for a, b in zip(rows, rows[1:]))  # noqa: E731
     if not ascending(rows) or not ascending(found):
         raise Malformed("not ascending")
-    return [row[0].hex() for row in rows], found
+    return [(row[0].hex(), row[1]) for row in rows], found
 
 
 def cache_root(plain):

@@ -235,19 +235,20 @@ class Plan:
                 self.missing_copies.append(f"{self.writer}/epochs/{self.plan}-{epoch}-{valid['sha256']}")
             return
         newer = any(error.fault == "newer" for _, error in rejected)
-        if not copies and not newer and not self._signed_snapshots(epoch):
+        if not copies and not newer and not self.signed_snapshots(epoch):
             return
         self.bad_epochs += rejected
         if not rejected:
             self.gone.append(epoch)
 
-    def _signed_snapshots(self, epoch):
+    def signed_snapshots(self, epoch):
+        """Returns the objects of an epoch whose key is signed as that of a manifest."""
         entries = self.store.list(self.folder(epoch) + "snapshots/")
         signed = lambda entry: self.pin.signed_hash(self.writer, "kbak-manifest-v1", entry.key)  # noqa: E731
         return [entry for entry in entries if signed(entry)]
 
     def _snapshots(self, epoch):
-        for entry in self._signed_snapshots(epoch):
+        for entry in self.signed_snapshots(epoch):
             name = entry.key[len(self.folder(epoch)) + len("snapshots/") :]
             if not snapshot_name(name):
                 continue

@@ -5,7 +5,7 @@ import json
 import age
 import content
 from content import Malformed
-from layout import MAX_OBJECT, pack_key
+from layout import MAX_OBJECT, index_name, pack_key
 from repository import MAX_BODY, STATES, hashes, require, same, sha256, shape
 
 
@@ -49,7 +49,7 @@ class Opened:
     def __init__(self, store, folder, identity, secret):
         self.store, self.folder, self.identity, self.secret = store, folder, identity, secret
         self.keys, self.places, self.short, self.copies = {}, {}, set(), {}
-        self.plain = {}
+        self.plain, self.indexes = {}, {}
 
     def name(self, domain, name):
         """Derives the keys of a domain."""
@@ -73,6 +73,38 @@ class Opened:
         if self.keys[domain].chunk_id(kind, plain) != chunk:
             raise Malformed("a chunk with another id")
         return plain
+
+    def chunk_or_copy(self, domain, kind, pack, size, offset, length, plain, chunk):
+        """Returns the bytes of a chunk, from another pack that the index names if its own is missing or bad."""
+        try:
+            return self.chunk(domain, kind, pack, size, offset, length, plain, chunk)
+        except (Malformed, age.AgeError) as error:
+            for copy in self._index(domain).get((chunk[:16], plain), ()):
+                try:
+                    return self.chunk(domain, kind, *copy, plain, chunk)
+                except (Malformed, age.AgeError):
+                    continue
+            raise error
+
+    def _index(self, domain):
+        """Returns the places of every chunk that an index object of the domain names."""
+        if domain not in self.indexes:
+            places, keys, prefix = {}, self.keys[domain], f"{self.folder}d/{domain}/index/"
+            for entry in self.store.list(prefix):
+                name = index_name(entry.key[len(prefix) :])
+                if not name or keys.index_tag(bytes.fromhex(name[0])).hex() != name[1]:
+                    continue
+                data = self.store.get(entry.key, MAX_OBJECT)
+                if not data or sha256(data) != name[0]:
+                    continue
+                try:
+                    packs, entries = content.index(data, keys)
+                except (Malformed, age.AgeError):
+                    continue
+                for short, pack, offset, length, plain in entries:
+                    places.setdefault((short, plain), []).append((*packs[pack], offset, length))
+            self.indexes[domain] = places
+        return self.indexes[domain]
 
     def prove(self, domain, pack, size):
         """Opens every chunk of a pack and notes its place."""
@@ -121,11 +153,13 @@ def lost_packs(reader, stream, bad):
 
 
 def stream_bytes(reader, stream):
-    """Yields the bytes of a stream. Chunks of bad packs are looked for in the packs that were proven."""
+    """Yields the bytes of a stream."""
     domain, left = stream["domain"], stream["length"]
     for part in stream["parts"]:
-        for pack, size, offset, length, plain, chunk, skip, take in content.list_part(reader.part(domain, 1, part)):
-            data = reader.chunk(domain, 0, pack, size, offset, length, plain, chunk)
+        place = (part["pack"], part["pack_size"], part["offset"], part["length"], part["plain_length"])
+        text = reader.chunk_or_copy(domain, 1, *place, bytes.fromhex(part["id"]))
+        for pack, size, offset, length, plain, chunk, skip, take in content.list_part(text):
+            data = reader.chunk_or_copy(domain, 0, pack, size, offset, length, plain, chunk)
             left -= take
             yield data[skip : skip + take]
     if left:

@@ -276,7 +276,8 @@ class PlanCheck:
                 packs, entries = content.index(data, keys)
                 good = set(self.packs[epoch].get(domain, {})) - self.bad[epoch]
                 for short, pack, offset, length, plain in entries:
-                    if packs[pack] in good and (packs[pack], offset, length, plain, short) not in reader.short:
+                    name = packs[pack][0]
+                    if name in good and (name, offset, length, plain, short) not in reader.short:
                         return "malformed"
                 return None
             plain = age.decrypt(data, content.LIMITS[kind], passphrase=keys.passphrase(kind))
