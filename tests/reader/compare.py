@@ -162,10 +162,10 @@ class Mutation:
         return kind.__name__, kind(self)
 
 
-def verdict_of_kbak(kbak, store, pin, identity):
+def verdict_of_kbak(kbak, store, pin, identity, read_all):
     """Returns the exit code and the faults by object."""
     arguments = [kbak, "verify", "--repo", f"file://{store}", "--signer", pin, "-o", "json"]
-    arguments += ["--read-all", "--identity", identity] if identity else ["--read-all"]
+    arguments += ["--read-all"] * read_all + (["--identity", identity] if identity else [])
     done = subprocess.run(arguments, capture_output=True, timeout=120, check=False)
     try:
         report = json.loads(done.stdout)
@@ -174,9 +174,9 @@ def verdict_of_kbak(kbak, store, pin, identity):
         return done.returncode, {"": done.stderr.decode(errors="replace")}
 
 
-def verdict_of_reader(store, pin, identity):
+def verdict_of_reader(store, pin, identity, read_all=True):
     """Returns the exit code and the faults by object."""
-    verifier = Verifier(Store(store), read_pin(pin), read_identities(identity) if identity else [], read_all=True)
+    verifier = Verifier(Store(store), read_pin(pin), read_identities(identity) if identity else [], read_all)
     code = verifier.run()
     return code, {key or f"file://{store}": (one["fault"], one["healed"]) for key, one in verifier.findings.items()}
 
@@ -215,9 +215,10 @@ def run(kbak, store, pin, identity, count, seed):
             copy(store, root)
             chance = random.Random(f"{seed} {number}")
             what = Mutation(chance, root).apply() if number else ("nothing", "")
-            # Every second one with an identity, so that both kinds of verification see every kind of change.
-            key = identity if number % 2 else None
-            theirs, ours = verdict_of_kbak(kbak, root, pin, key), verdict_of_reader(root, pin, key)
+            # One after the other, so that each depth sees every kind of change.
+            key, read_all = [(None, True), (identity, True), (None, False)][number % 3]
+            theirs = verdict_of_kbak(kbak, root, pin, key, read_all)
+            ours = verdict_of_reader(root, pin, key, read_all)
             codes[theirs[0]] = codes.get(theirs[0], 0) + 1
             wrong = restored(kbak, root, pin, identity) if number % RESTORED == 0 else None
             if wrong:
@@ -225,7 +226,7 @@ def run(kbak, store, pin, identity, count, seed):
                 print(f"{number}: {what[0]} {what[1]}: restored: {wrong}", flush=True)
             if theirs != ours:
                 different += 1
-                print(f"{number}: {what[0]} {what[1]} (identity: {bool(key)})")
+                print(f"{number}: {what[0]} {what[1]} (identity: {bool(key)}, all bytes: {read_all})")
                 print(f"  kbak   {theirs}\n  reader {ours}", flush=True)
     print(f"{count} mutations, {different} verdicts differ; exit codes of kbak: {dict(sorted(codes.items()))}")
     return 1 if different else 0

@@ -126,15 +126,20 @@ class PlanCheck:
         for gone in named - there:
             self.findings.report(f"{self.plan.writer}/records/trust/{gone}", "record", "missing")
 
-    def _healed(self):
+    def _with_copies(self):
+        """Returns the keys of packs of which a manifest names whole copies, all of them good."""
+        found = set()
         for fields in self.chain:
             epoch = fields["epoch"]
             for heal in [one for one in fields.get("heals", []) if one["whole"]]:
                 packs = self.packs[epoch].get(heal["domain"], {})
-                good = all(pack in packs and pack not in self.bad[epoch] for pack in heal["by"])
-                key = pack_key(self.plan.folder(epoch), heal["domain"], heal["bad"])
-                if good and heal["bad"] in self.bad[epoch] and key in self.findings:
-                    self.findings[key]["healed"] = True
+                if all(pack in packs and pack not in self.bad[epoch] for pack in heal["by"]):
+                    found.add(pack_key(self.plan.folder(epoch), heal["domain"], heal["bad"]))
+        return found
+
+    def _healed(self):
+        for key in self._with_copies() & set(self.findings):
+            self.findings[key].update(healed=True, distrusted=False)
 
     def _named(self, epoch):
         folder = self.plan.folder(epoch)
@@ -294,14 +299,15 @@ class PlanCheck:
         return None
 
     def _distrusted(self, opens):
-        newest = {fields["hash"] for fields in self.plan.heads()}
+        newest, healed = {fields["hash"] for fields in self.plan.heads()}, self._with_copies()
         for epoch, domains in self.packs.items():
             for domain, packs in domains.items():
                 folder = self.plan.folder(epoch)
                 known = self.records.distrusted(self.plan.plan, epoch, domain) & set(packs)
                 for pack in known:
                     key, needed = pack_key(folder, domain, pack), self.users[pack] & newest
-                    if not opens and not self.read_all and pack not in self.bad[epoch] and needed:
+                    unread = not opens and not self.read_all and pack not in self.bad[epoch]
+                    if unread and needed and key not in healed:
                         self.findings.report(key, "pack", "altered")
                     elif pack in self.bad[epoch] and key in self.findings and not needed and not opens:
                         self.findings[key]["distrusted"] = not self.findings[key]["healed"]
