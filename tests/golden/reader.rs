@@ -5,8 +5,8 @@ use super::repository::{expected, golden, objects, owner_key, run, same_file_and
 use super::vectors::reader;
 use crate::support::program::succeeds;
 
-/// Mutations of the golden repository: each is verified by both, with an identity or without.
-const MUTATIONS: &str = "300";
+/// Mutations of the golden repository at each of three depths of verification.
+const MUTATIONS: &str = "100";
 const SEED: &str = "kbak";
 
 #[test]
@@ -31,12 +31,27 @@ fn examples_of_format_document_are_read_by_second_reader() {
 }
 
 #[test]
-fn second_reader_agrees_with_kbak_on_mutations() {
+fn second_reader_agrees_with_kbak_on_presence_in_mutations() {
+    compare("presence");
+}
+
+#[test]
+fn second_reader_agrees_with_kbak_on_bytes_in_mutations() {
+    compare("bytes");
+}
+
+#[test]
+fn second_reader_agrees_with_kbak_on_contents_in_mutations() {
+    compare("contents");
+}
+
+/// Mutates the golden repository, and compares exit codes, findings and restores.
+fn compare(depth: &str) {
     let (store, pin) = (golden().join("store"), golden().join("kbak.pub"));
     let output = reader()
         .args(["compare", env!("CARGO_BIN_EXE_kbak")])
         .args([store, pin, owner_key()])
-        .args([MUTATIONS, SEED])
+        .args([depth, MUTATIONS, SEED])
         .output()
         .expect("it runs");
     let said = String::from_utf8_lossy(&output.stdout);

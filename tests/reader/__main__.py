@@ -4,7 +4,8 @@
     python tests/reader restore STORE PIN IDENTITY OUT [SEQ]  streams as files
     python tests/reader vectors FOLDER                        writes the test vectors
     python tests/reader document FILE                         checks the examples of docs/format.md
-    python tests/reader compare KBAK STORE PIN IDENTITY COUNT SEED   mutates, and compares with kbak
+    python tests/reader compare KBAK STORE PIN IDENTITY DEPTH COUNT SEED   mutates, and compares with kbak
+        DEPTH: presence, bytes (--read-all), contents (with the identity, too)
 """
 
 import json
