@@ -32,7 +32,8 @@ fn give_memory_back() {
     // exists yet. For a parameter that glibc does not know it returns 0 and changes nothing.
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, 128 << 10);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, 128 << 10);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 2 << 20);
+        libc::mallopt(libc::M_TOP_PAD, 256 << 10);
         libc::mallopt(libc::M_ARENA_MAX, 2);
     }
 }

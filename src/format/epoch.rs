@@ -129,7 +129,7 @@ impl Default for Parameters {
             pack_bytes: 16 * mib,
             segment: Sizes { min: mib, average: 1536 * kib, max: 4 * mib },
             chunk: Sizes { min: 512 * kib, average: 1536 * kib, max: 4 * mib },
-            level: 3,
+            level: 2,
         }
     }
 }

@@ -54,7 +54,7 @@ pub use spec::{
     EVENT_KINDS, EpochAge, EpochSpec, LockMode, Metadata, NamePatterns, ObjectLock, RepositorySpec,
     ResourcesSpec, WriterSpec,
 };
-pub use validate::{MIN_MEMORY, check_receiver_address};
+pub use validate::{COMPRESSION_LEVELS, MIN_MEMORY, check_receiver_address};
 pub use value::{Day, Period, Rate, Size, ValueError};
 
 impl BackupSpec {

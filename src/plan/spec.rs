@@ -108,6 +108,10 @@ pub struct BackupSpec {
     /// Limits of a run.
     #[serde(default)]
     pub limits: RunLimits,
+    /// The zstd level of new chunks, 1 to 9: a higher one stores less and takes longer. It can change from run to
+    /// run. Default: the epoch's, which is 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compression_level: Option<u8>,
     /// Receivers of notices about runs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notify: Vec<Notify>,

@@ -12,7 +12,6 @@ use kbak::format::layout::{EpochPath, ObjectClass};
 use kbak::format::name::Name;
 use kbak::format::{body, pack::PackClass};
 use kbak::pipeline::chunk_index::ChunkIndex;
-use kbak::pipeline::codec::Codec;
 use kbak::pipeline::context::{EpochTarget, PipelineContext};
 use kbak::pipeline::domain::DomainWriter;
 use kbak::pipeline::fetch::Fetcher;
@@ -53,9 +52,8 @@ impl TestDomain {
 
     fn writer(&self, known: ChunkIndex) -> Arc<DomainWriter> {
         let limits = MemoryLimits::divide(64 << 20, 1 << 20);
-        let codec = Codec::new(3, true);
         let engine =
-            PipelineContext::new(self.runtime.clone(), self.store.clone(), Reporter::silent(), limits, codec);
+            PipelineContext::new(self.runtime.clone(), self.store.clone(), Reporter::silent(), limits, 3, true);
         let target = EpochTarget { path: self.path, recipient: self.identity.recipient() };
         DomainWriter::new(engine, target, DOMAIN, self.key.clone(), known)
     }

@@ -120,6 +120,7 @@ impl TestRepo {
             items: vec![ItemJob { name: "path/tree".into(), work }],
             epoch: EpochSettings { new_epoch, ..wanted(&[&self.owner]) },
             memory: self.limit,
+            level: None,
             prove: true,
             use_cache: true,
             next: None,

@@ -15,7 +15,6 @@ use crate::format::state::{CacheRoot, ItemHistory, LastGood, WriterState};
 use crate::format::timestamp;
 use crate::inventory::coverage::CoverageCheck;
 use crate::keys::epoch_file::LastCommit;
-use crate::pipeline::codec::Codec;
 use crate::pipeline::context::{EpochTarget, PipelineContext};
 use crate::pipeline::domain::DomainWriter;
 use crate::pipeline::limits::MemoryLimits;
@@ -47,13 +46,13 @@ pub async fn backup(job: BackupJob, context: BackupContext<'_>) -> Result<Backup
     let start = begin(&job, context).await?;
     let epoch = &start.ready.epoch;
     let limits = MemoryLimits::divide(job.memory, epoch.parameters.pack_bytes);
-    let codec = Codec::new(epoch.parameters.level, job.prove);
     let engine = PipelineContext::new(
         context.runtime.clone(),
         context.store.clone(),
         context.reporter.clone(),
         limits,
-        codec,
+        job.level.unwrap_or(epoch.parameters.level),
+        job.prove,
     );
     let open = Mutex::default();
     let coverage = match &job.coverage {

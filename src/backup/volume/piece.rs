@@ -14,6 +14,7 @@ use crate::format::tar::EntryKind;
 use crate::pipeline::SourceError;
 use crate::pipeline::piece::{PieceOutput, PieceRun, StreamMember};
 use crate::report::event::Meter;
+use crate::runtime::Buffer;
 use crate::source::volume::{AppendResult, GapKind, ReadConsistency, VolumeMember, VolumeReader};
 
 use super::findings::VolumeFindings;
@@ -76,9 +77,14 @@ impl VolumeContext {
         }
     }
 
-    /// Reads and encodes a piece. Runs on a worker.
-    pub fn run(&self, planned: Vec<PlannedMember>, started: Timestamp) -> Result<PieceOutput, SourceError> {
-        let mut output = PieceOutput::default();
+    /// Reads and encodes a piece into an empty buffer. Runs on a worker.
+    pub fn run(
+        &self,
+        planned: Vec<PlannedMember>,
+        started: Timestamp,
+        buffer: Buffer,
+    ) -> Result<PieceOutput, SourceError> {
+        let mut output = PieceOutput { data: buffer, ..PieceOutput::default() };
         let mut length = 0i64;
         for planned in planned {
             let before = output.data.len();

@@ -4,6 +4,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use bytes::Bytes;
+
 use super::{directory::Directory, file::OpenFile, state::TargetState};
 use crate::format::tar::TarEntry;
 use crate::runtime::lock;
@@ -18,7 +20,13 @@ pub(crate) enum WriteJob {
     /// A symbolic link, pipe or device.
     Special { directory: Arc<Directory>, entry: Box<TarEntry> },
     /// A part of a large file.
-    Part { file: Arc<OpenFile>, at: u64, data: Vec<u8> },
+    Part {
+        file: Arc<OpenFile>,
+        at: u64,
+        data: Bytes,
+        /// The memory that stays in use for `data`, in bytes.
+        held: usize,
+    },
     /// The end of a large file: no more parts follow.
     Complete { file: Arc<OpenFile> },
 }
@@ -26,7 +34,8 @@ pub(crate) enum WriteJob {
 impl WriteJob {
     fn cost(&self) -> usize {
         let data = match self {
-            Self::Whole { data, .. } | Self::Part { data, .. } => data.capacity(),
+            Self::Whole { data, .. } => data.capacity(),
+            Self::Part { held, .. } => *held,
             Self::Special { .. } | Self::Complete { .. } => 0,
         };
         data + OVERHEAD
@@ -36,7 +45,7 @@ impl WriteJob {
         match self {
             Self::Whole { directory, entry, data } => state.write_whole(&directory, *entry, &data),
             Self::Special { directory, entry } => state.make_special(&directory, &entry),
-            Self::Part { file, at, data } => file.write(at, &data),
+            Self::Part { file, at, data, .. } => file.write(at, &data),
             Self::Complete { file } => file.complete_part(),
         }
     }
