@@ -22,7 +22,7 @@ fn clean_environment() {
 }
 
 /// Sets fixed malloc thresholds, so that glibc returns large buffers to the kernel when they are
-/// freed. By default its mmap threshold grows up to 32 MiB with the buffers freed, and memory freed
+/// freed, and keeps a little of the small ones. By default its mmap threshold grows up to 32 MiB with the buffers freed, and memory freed
 /// in an arena stays resident. Then `limits.memory` would bound the memory in use, not resident
 /// memory (mallopt(3); figures in docs/decisions/0004). Other C libraries return memory without this.
 fn give_memory_back() {

@@ -15,7 +15,7 @@ use age::secrecy::{ExposeSecret, SecretString};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use super::{derive::Passphrase, ids::ObjectHash};
+use super::{derive::Passphrase, derived_passphrase::DerivedPassphrase, ids::ObjectHash};
 use crate::report::text::opaque_debug;
 
 /// The plaintext of one encrypted block of an age payload, in bytes.
@@ -148,9 +148,7 @@ impl Sealer {
 
     /// Starts a container under a passphrase derived from a domain's key.
     pub fn with_passphrase(passphrase: &Passphrase, length: usize) -> Result<Self, ContainerError> {
-        let mut recipient = age::scrypt::Recipient::new(SecretString::from(passphrase.expose().to_owned()));
-        recipient.set_work_factor(1);
-        Self::start(&recipient, Vec::with_capacity(sealed_capacity(length)))
+        Self::start(&DerivedPassphrase(passphrase), Vec::with_capacity(sealed_capacity(length)))
     }
 
     fn start(recipient: &dyn age::Recipient, bytes: Vec<u8>) -> Result<Self, ContainerError> {
@@ -214,8 +212,7 @@ fn decrypt<R: Read>(
             decryptor.decrypt(std::iter::once(&identity.0 as &dyn age::Identity))
         }
         ContainerKey::Passphrase(passphrase) => {
-            let mut identity = age::scrypt::Identity::new(SecretString::from(passphrase.expose().to_owned()));
-            identity.set_max_work_factor(1);
+            let identity = DerivedPassphrase(passphrase);
             decryptor.decrypt(std::iter::once(&identity as &dyn age::Identity))
         }
     };

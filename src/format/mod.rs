@@ -7,6 +7,7 @@ pub mod cache;
 pub mod catalog;
 pub mod container;
 pub mod derive;
+mod derived_passphrase;
 pub mod epoch;
 pub mod ids;
 pub mod index;

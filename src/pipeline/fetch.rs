@@ -87,10 +87,11 @@ impl Fetcher {
             domain,
             identity,
             key,
-            codec: Codec::new(0, false, BufferPool::new(memory / 4)),
+            codec: Codec::new(0, false, BufferPool::new(memory / 2)),
             workers,
             copy_finder: None,
-            pack_buffers: BufferPool::new(memory / 2),
+            // The cached packs, and those on their way there.
+            pack_buffers: BufferPool::new(memory / 4 * 3),
             packs: Mutex::new(SharedCache::new(memory / 2)),
             chunks: Mutex::new(SharedCache::new(memory / 8)),
             heads: Mutex::new(SharedCache::new(1 << 20)),
@@ -220,8 +221,13 @@ impl Fetcher {
                 return Err(damaged("its SHA-256 differs from its name".into()));
             }
             let mut plaintext = buffers.take(bytes.len());
-            open_into(&bytes, &ContainerKey::Identity(&identity), MAX_PACK as u64 + (8 << 20), &mut plaintext)
-                .map_err(|error| damaged(container_text(&error)))?;
+            open_into(
+                &bytes,
+                &ContainerKey::Identity(&identity),
+                MAX_PACK as u64 + (8 << 20),
+                &mut plaintext,
+            )
+            .map_err(|error| damaged(container_text(&error)))?;
             Ok(plaintext)
         };
         self.workers.run(job).await

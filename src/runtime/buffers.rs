@@ -57,8 +57,8 @@ impl BufferPool {
     /// Keeps the memory of `bytes`, which nothing else may use, for a later buffer.
     pub fn reclaim(&self, mut bytes: Bytes) {
         if bytes.is_unique() {
-            // Without this the conversion would move the content.
-            bytes.truncate(0);
+            // Without this the conversion would move the content. An empty reference would free its memory.
+            bytes.truncate(1);
             lock(&self.0).keep(Vec::from(bytes));
         }
     }
@@ -76,7 +76,8 @@ impl Buffers {
         let capacity = capacity.next_multiple_of(STEP);
         // Those that are too short make room for the new one.
         while self.kept + self.lent + capacity > self.limit {
-            let Some(shortest) = self.spare.iter().enumerate().min_by_key(|(_, spare)| spare.capacity()) else {
+            let Some(shortest) = self.spare.iter().enumerate().min_by_key(|(_, spare)| spare.capacity())
+            else {
                 break;
             };
             let removed = self.spare.swap_remove(shortest.0);

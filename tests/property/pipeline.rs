@@ -52,8 +52,14 @@ impl TestDomain {
 
     fn writer(&self, known: ChunkIndex) -> Arc<DomainWriter> {
         let limits = MemoryLimits::divide(64 << 20, 1 << 20);
-        let engine =
-            PipelineContext::new(self.runtime.clone(), self.store.clone(), Reporter::silent(), limits, 3, true);
+        let engine = PipelineContext::new(
+            self.runtime.clone(),
+            self.store.clone(),
+            Reporter::silent(),
+            limits,
+            3,
+            true,
+        );
         let target = EpochTarget { path: self.path, recipient: self.identity.recipient() };
         DomainWriter::new(engine, target, DOMAIN, self.key.clone(), known)
     }

@@ -189,6 +189,12 @@ const CASES: &[(&str, &str, &str, &str)] = &[
         "line 10, column 22: spec.limits.parallel: the number is not between 1 and 64\nline 10, column 22: spec.limits.parallel: a number of transfers: not yet supported by this version → leave it out",
     ),
     (
+        "a level beyond the memory limit",
+        "",
+        "  resources: {}\n  compressionLevel: 19\n",
+        "line 10, column 21: spec.compressionLevel: the level is not between 1 and 9",
+    ),
+    (
         "an epoch of days",
         "",
         "  resources: {}\n  epoch: {maxAge: 5d}\n",

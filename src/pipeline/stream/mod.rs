@@ -5,8 +5,8 @@ mod pending;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use futures::{FutureExt, StreamExt};
 use futures::stream::FuturesOrdered;
+use futures::{FutureExt, StreamExt};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::piece::{OpenSlice, Piece, PieceOutput, PieceRun, PreparedChunk, StreamMember, hash_and_compress};

@@ -64,7 +64,11 @@ impl Root {
             made.map_err(|error| errno(&error))?;
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self { root: fs::open(path, flags, Mode::empty())?, durable: Mutex::default(), buffers: BufferPool::new(KEPT_BUFFERS) })
+        Ok(Self {
+            root: fs::open(path, flags, Mode::empty())?,
+            durable: Mutex::default(),
+            buffers: BufferPool::new(KEPT_BUFFERS),
+        })
     }
 
     /// Opens the root, or the folder beneath it at `path`, which has no slash at its ends.
