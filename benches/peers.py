@@ -105,13 +105,13 @@ class Restic:
         return [RESTIC, "-r", self.repository, "backup", path]
 
     def restore(self, path, to):
-        return [RESTIC, "-r", self.repository, "restore", f"latest:{path}", "--target", to]
+        return [RESTIC, "-r", self.repository, "restore", "latest", "--target", to]
 
     def restore_one(self, path, file, to):
-        return [*self.restore(path, to), "--include", "/" + file]
+        return [*self.restore(path, to), "--include", f"{path}/{file}"]
 
     def restored(self, path, to):
-        return to
+        return to + path
 
 
 class Borg:
@@ -173,8 +173,6 @@ class Pipe:
 
     def restored(self, path, to):
         return to
-
-    backup_again = restore_one = None
 
 
 def tools():
