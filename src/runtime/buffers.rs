@@ -14,8 +14,7 @@ const SMALLEST: usize = 128 << 10;
 /// Capacities are rounded up to multiples of this, so that neighbours in size share buffers.
 const STEP: usize = 64 << 10;
 
-/// The number of spare buffers that a pool without a limit of bytes would keep; small buffers are not worth
-/// a longer search.
+/// The most spare buffers: each request looks at all of them.
 const MAX_SPARE: usize = 64;
 
 /// Lends buffers and keeps those that come back. Cheap to clone.
