@@ -87,11 +87,10 @@ impl Fetcher {
             domain,
             identity,
             key,
-            codec: Codec::new(0, false, BufferPool::new(memory / 2)),
+            codec: Codec::new(0, false, BufferPool::new(memory / 8)),
             workers,
             copy_finder: None,
-            // The cached packs, and those on their way there.
-            pack_buffers: BufferPool::new(memory / 4 * 3),
+            pack_buffers: BufferPool::new(memory / 2),
             packs: Mutex::new(SharedCache::new(memory / 2)),
             chunks: Mutex::new(SharedCache::new(memory / 8)),
             heads: Mutex::new(SharedCache::new(1 << 20)),

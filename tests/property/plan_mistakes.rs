@@ -101,7 +101,7 @@ const CASES: &[(&str, &str, &str, &str)] = &[
         "a field of nobody",
         "",
         "  resources: {}\n  zzz: 1\n",
-        "line 10, column 3: unknown field zzz in spec → write one of: repository, recipients, writer, epoch, cluster, resources, databases, volumes, hooks, accept, coverage, objectives, jobs, retention, schedule, limits, notify",
+        "line 10, column 3: unknown field zzz in spec → write one of: repository, recipients, writer, epoch, cluster, resources, databases, volumes, hooks, accept, coverage, objectives, jobs, retention, schedule, limits, compressionLevel, notify",
     ),
     (
         "an unknown engine",
