@@ -87,7 +87,7 @@ impl Fetcher {
             domain,
             identity,
             key,
-            codec: Codec::new(0, false, BufferPool::new(memory / 8)),
+            codec: Codec::new(0, false, BufferPool::new(memory / 4)),
             workers,
             copy_finder: None,
             pack_buffers: BufferPool::new(memory / 2),
