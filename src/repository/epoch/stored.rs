@@ -237,11 +237,13 @@ pub struct OwnerChange {
 impl fmt::Display for OwnerChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let added: Vec<String> = self.added.iter().map(Owner::name).collect();
+        // An epoch holds the hash of a recipient, never its text.
         let removed: Vec<String> = self.removed.iter().map(RecipientId::short).collect();
-        match (added.is_empty(), removed.is_empty()) {
+        let removed = format!("the recipient whose hash is {} removed", removed.join(", "));
+        match (added.is_empty(), self.removed.is_empty()) {
             (_, true) => write!(f, "{} added", added.join(", ")),
-            (true, false) => write!(f, "{} removed", removed.join(", ")),
-            (false, false) => write!(f, "{} added, {} removed", added.join(", "), removed.join(", ")),
+            (true, false) => f.write_str(&removed),
+            (false, false) => write!(f, "{} added, {removed}", added.join(", ")),
         }
     }
 }
