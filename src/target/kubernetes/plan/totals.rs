@@ -52,6 +52,9 @@ pub(crate) struct Totals {
     refused: Vec<(ObjectRef, String)>,
     incomplete: Vec<(ObjectRef, String)>,
     incomplete_count: u64,
+    refused_count: u64,
+    dropped: Vec<(ObjectRef, String)>,
+    dropped_count: u64,
     hash: Sha256,
 }
 
@@ -97,10 +100,17 @@ impl Totals {
         for wait in &decision.waits {
             *self.waits.entry(wait.to_string()).or_default() += 1;
         }
-        if let (Grade::Refused, Some(refusal)) = (&decision.grade, &decision.refusal)
-            && self.refused.len() < EXAMPLES
-        {
-            self.refused.push((decision.object.clone(), refusal.to_string()));
+        if let (Grade::Refused, Some(refusal)) = (&decision.grade, &decision.refusal) {
+            self.refused_count += 1;
+            if self.refused.len() < EXAMPLES {
+                self.refused.push((decision.object.clone(), refusal.to_string()));
+            }
+        }
+        for what in &decision.dropped {
+            self.dropped_count += 1;
+            if self.dropped.len() < EXAMPLES {
+                self.dropped.push((decision.object.clone(), what.clone()));
+            }
         }
         if let Some(refusal) = &decision.incomplete {
             self.incomplete_count += 1;
@@ -128,6 +138,9 @@ impl Totals {
             waits: self.waits,
             grades: self.grades,
             refused: self.refused,
+            refused_count: self.refused_count,
+            dropped: self.dropped,
+            dropped_count: self.dropped_count,
             incomplete: self.incomplete,
             incomplete_count: self.incomplete_count,
             ..Plan::default()
