@@ -194,9 +194,8 @@ impl Target<'_> {
     }
 
     fn refuses_property(&self, kind: &PropertyKind) -> Option<&'static str> {
-        if !(self.rights.superuser || self.database.owned)
-            && !matches!(kind, PropertyKind::SettingInDatabase { .. })
-        {
+        let is_of_role = matches!(kind, PropertyKind::SettingInDatabase { .. });
+        if !(self.rights.superuser || self.database.owned || is_of_role) {
             return Some(DENIED);
         }
         match kind {
