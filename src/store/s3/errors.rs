@@ -108,7 +108,6 @@ fn unsupported_source(text: &str) -> Option<String> {
     let (_, feature) = text.split_once("cargo feature(s) enabled: ")?;
     let source = match feature.split(['.', ' ']).next().unwrap_or_default() {
         "credentials-process" => "a program (credential_process)",
-        "sso" => "a login in the browser (sso)",
         other => other,
     };
     Some(format!(
