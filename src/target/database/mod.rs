@@ -144,7 +144,7 @@ pub struct GlobalsReport {
     pub not_applied: Vec<NotApplied>,
 }
 
-/// What the restore of the objects that belong to no database would do.
+/// The foreseen restore of the objects that belong to no database.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GlobalsPreview {
     /// The report of the restore.

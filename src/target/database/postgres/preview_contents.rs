@@ -252,6 +252,9 @@ impl Target<'_> {
             _ if rights.superuser => {}
             kind if OF_SUPERUSERS.contains(&kind) => return denied(),
             "SCHEMA" if !database.creates => return denied(),
+            _ if !database.creates && self.schemas.contains_key(schema) => {
+                return Some(format!("its schema {schema} cannot be created"));
+            }
             _ if schema == PUBLIC && !database.public => return denied(),
             _ => {}
         }

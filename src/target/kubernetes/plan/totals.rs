@@ -100,18 +100,7 @@ impl Totals {
         for wait in &decision.waits {
             *self.waits.entry(wait.to_string()).or_default() += 1;
         }
-        if let (Grade::Refused, Some(refusal)) = (&decision.grade, &decision.refusal) {
-            self.refused_count += 1;
-            if self.refused.len() < EXAMPLES {
-                self.refused.push((decision.object.clone(), refusal.to_string()));
-            }
-        }
-        for what in &decision.dropped {
-            self.dropped_count += 1;
-            if self.dropped.len() < EXAMPLES {
-                self.dropped.push((decision.object.clone(), what.clone()));
-            }
-        }
+        self.add_server_answer(decision);
         if let Some(refusal) = &decision.incomplete {
             self.incomplete_count += 1;
             if self.incomplete.len() < EXAMPLES {
@@ -126,6 +115,22 @@ impl Totals {
         };
         if matches!(decision.action, Action::Create | Action::Patch | Action::Replace | Action::Conflict(_)) {
             *self.grades.entry(grade).or_default() += 1;
+        }
+    }
+
+    /// Adds what the server refuses in a dry run: objects, and fields that a restore then drops.
+    fn add_server_answer(&mut self, decision: &Decision) {
+        if let (Grade::Refused, Some(refusal)) = (&decision.grade, &decision.refusal) {
+            self.refused_count += 1;
+            if self.refused.len() < EXAMPLES {
+                self.refused.push((decision.object.clone(), refusal.to_string()));
+            }
+        }
+        for what in &decision.dropped {
+            self.dropped_count += 1;
+            if self.dropped.len() < EXAMPLES {
+                self.dropped.push((decision.object.clone(), what.clone()));
+            }
         }
     }
 

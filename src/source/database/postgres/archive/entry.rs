@@ -136,6 +136,20 @@ impl ArchiveScanner {
         if self.format.1 >= 14 { 6 } else { 5 }
     }
 
+    /// Returns true if a text after the section is kept: the definition of the database, and the schema. Of the
+    /// statement that drops the object it is noted that there is one.
+    fn keeps_more_text(&mut self, texts: u8) -> bool {
+        match self.more_texts() - texts {
+            0 => self.entry.is_of_database(),
+            1 => {
+                self.entry.has_drop = self.skip > 0;
+                false
+            }
+            3 => true,
+            _ => false,
+        }
+    }
+
     /// Stores what an entry says, once all of it was read.
     fn end_entry(&mut self) {
         let entry = std::mem::take(&mut self.entry);
@@ -178,16 +192,7 @@ impl ArchiveScanner {
             Field::Section => Field::MoreTexts(self.more_texts()),
             Field::MoreTexts(texts) => {
                 let has_text = self.begin_text(field)?;
-                let is_kept = match self.more_texts() - texts {
-                    0 => self.entry.is_of_database(),
-                    1 => {
-                        self.entry.has_drop = self.skip > 0;
-                        false
-                    }
-                    3 => true,
-                    _ => false,
-                };
-                self.kept = (is_kept && has_text).then(Vec::new);
+                self.kept = (self.keeps_more_text(texts) && has_text).then(Vec::new);
                 match texts {
                     1 if minor >= 16 => Field::RelKind,
                     1 => Field::LastTexts(2),
