@@ -77,7 +77,7 @@ fn requests<'a>(
     item.streams.iter().filter_map(request).collect()
 }
 
-/// The work of a restore on the databases of an item, and with the objects that belong to none.
+/// The work of a restore on the databases of an item, and on the objects that belong to none.
 #[derive(Debug, Default)]
 pub struct DatabasesPreview {
     /// The roles and other objects that belong to no database, if the snapshot holds some.
