@@ -54,11 +54,9 @@ impl Installed {
         let cluster = plane.cluster().await;
         let dir = tempfile::tempdir().expect("a folder");
         let mut installed = Self { cluster, plane, store, dir };
-        let archive = installed.file("kbak.tar");
-        let mut make = Command::new(project("deploy/image"));
-        make.args(["--binary", env!("CARGO_BIN_EXE_kbak"), "--name", "kbak.test/kbak:1", "--output"]);
-        run_ok(make.arg(&archive).args(image), b"");
-        installed.import(&archive);
+        let mut make = Command::new(project("scripts/image"));
+        let archive = run_ok(make.arg(env!("CARGO_BIN_EXE_kbak")).args(image), b"");
+        installed.import(Path::new(String::from_utf8(archive).expect("text").trim_end()));
         let reach = format!("reach {}", installed.port());
         installed.plane.command(&reach);
         Some(installed)
