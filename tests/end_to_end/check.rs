@@ -207,6 +207,7 @@ fn store_only(cli: &CliRepo, store: StoreOptions) -> CheckJob {
         databases: Vec::new(),
         folders: Vec::new(),
         receivers: Vec::new(),
+        events: None,
     }
 }
 
