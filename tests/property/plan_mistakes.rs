@@ -221,8 +221,8 @@ const CASES: &[(&str, &str, &str, &str)] = &[
     (
         "addresses of receivers that are none",
         "",
-        "  resources: {}\n  notify:\n    - ping: {url: hc-ping.com/canary}\n    - webhook: {url: \"https://a:canary@b\"}\n    - metrics: {url: \"http://b/?canary\"}\n",
-        "line 11, column 19: spec.notify[0].ping.url: the address cannot be used: it is not an address → write https://host/path\nline 12, column 22: spec.notify[1].webhook.url: the address cannot be used: it contains credentials before an @, which are not sent → write https://host/path\nline 13, column 22: spec.notify[2].metrics.url: a Pushgateway's address has no part after ?",
+        "  resources: {}\n  notify:\n    - ping: {url: hc-ping.com/canary}\n    - webhook: {url: \"https://a:canary@b\"}\n    - metrics: {url: \"http://b/?canary\"}\n    - metrics: {url: \"http://b\", cluster: prod/eu}\n",
+        "line 11, column 19: spec.notify[0].ping.url: the address cannot be used: it is not an address → write https://host/path\nline 12, column 22: spec.notify[1].webhook.url: the address cannot be used: it contains credentials before an @, which are not sent → write https://host/path\nline 13, column 22: spec.notify[2].metrics.url: a Pushgateway's address has no part after ?\nline 14, column 43: spec.notify[3].metrics.cluster: \"prod/eu\" is not a label of a cluster → use letters, digits, -, _ and ., as in prod-eu",
     ),
     (
         "templates of webhooks",
