@@ -67,6 +67,7 @@
 //!         prompt: prompt.clone(),
 //!     },
 //!     memory: 128 << 20,
+//!     level: None,
 //!     prove: true,
 //!     use_cache: true,
 //!     next: None,

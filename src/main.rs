@@ -22,7 +22,7 @@ fn clean_environment() {
 }
 
 /// Sets fixed malloc thresholds, so that glibc returns large buffers to the kernel when they are
-/// freed. By default its mmap threshold grows up to 32 MiB with the buffers freed, and memory freed
+/// freed, and keeps a little of the small ones. By default its mmap threshold grows up to 32 MiB with the buffers freed, and memory freed
 /// in an arena stays resident. Then `limits.memory` would bound the memory in use, not resident
 /// memory (mallopt(3); figures in docs/decisions/0004). Other C libraries return memory without this.
 fn give_memory_back() {
@@ -32,7 +32,8 @@ fn give_memory_back() {
     // exists yet. For a parameter that glibc does not know it returns 0 and changes nothing.
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, 128 << 10);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, 128 << 10);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 2 << 20);
+        libc::mallopt(libc::M_TOP_PAD, 256 << 10);
         libc::mallopt(libc::M_ARENA_MAX, 2);
     }
 }

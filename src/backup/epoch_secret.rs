@@ -1,6 +1,6 @@
 //! Keeps a plan's epoch secrets in a Kubernetes Secret, so that a CronJob renews its epochs itself.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -12,9 +12,9 @@ use serde::Deserialize;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::error::JobError;
-use crate::format::ids::{EpochId, NameId};
+use crate::format::ids::NameId;
 use crate::keys::epoch_file::{
-    EpochFile, EpochSecretStore, FileSecretStore, LastCommit, SecretsChange, StoredSecret, epoch_path,
+    EpochFile, EpochFileState, EpochSecretStore, FileSecretStore, StateChange, epoch_path,
 };
 use crate::keys::writer_key::{WriterFileError, WriterKey};
 use crate::kubernetes::{ApiError, ApiResponse, Cluster, RequestLimits};
@@ -183,15 +183,10 @@ impl ClusterSecretStore {
     }
 
     /// Writes the secrets if the Secret still has `version`; returns false if it has not.
-    async fn write(
-        &self,
-        version: &Version,
-        secrets: Vec<StoredSecret>,
-        head: Option<LastCommit>,
-    ) -> Result<bool, WriterFileError> {
+    async fn write(&self, version: &Version, state: EpochFileState) -> Result<bool, WriterFileError> {
         self.require_mutable(version.immutable)?;
         let (repository, writer) = (self.key.repository, self.key.writer);
-        let file = EpochFile { repository, writer, plan: self.plan, secrets, head };
+        let file = EpochFile { repository, writer, plan: self.plan, state };
         let encoded = Zeroizing::new(STANDARD.encode(file.to_text().as_bytes()));
         let body = serde_json::json!({
             "metadata": {"resourceVersion": version.resource},
@@ -237,8 +232,8 @@ impl EpochSecretStore for ClusterSecretStore {
         format!("{} of the Secret {}/{}", self.entry, self.namespace, self.name)
     }
 
-    async fn load(&self) -> Result<Option<Vec<StoredSecret>>, WriterFileError> {
-        Ok(self.read().await?.file.map(|file| file.secrets))
+    async fn load(&self) -> Result<Option<EpochFileState>, WriterFileError> {
+        Ok(self.read().await?.file.map(|file| file.state))
     }
 
     async fn check_writable(&self) -> Result<(), WriterFileError> {
@@ -248,44 +243,17 @@ impl EpochSecretStore for ClusterSecretStore {
         self.require_mutable(self.parse(&answer)?.immutable)
     }
 
-    async fn head(&self) -> Result<Option<LastCommit>, WriterFileError> {
-        Ok(self.read().await?.file.and_then(|file| file.head))
+    fn is_shared(&self) -> bool {
+        true
     }
 
-    async fn save_head(&self, head: LastCommit) -> Result<(), WriterFileError> {
-        for _ in 0..TRIES {
-            let Current { version, file: Some(file) } = self.read().await? else { return Ok(()) };
-            // Another run may have committed a later snapshot.
-            if file.head.is_some_and(|known| known.seq > head.seq)
-                || self.write(&version, file.secrets, Some(head)).await?
-            {
-                return Ok(());
-            }
-        }
-        Err(WriterFileError::SecretChanged { label: self.describe() })
-    }
-
-    /// As the trait says. If another run added an epoch meanwhile, a change that adds one is refused: both
-    /// would go on in epochs of their own.
-    async fn update(&self, change: SecretsChange<'_>) -> Result<(), WriterFileError> {
-        let epochs =
-            |secrets: &[StoredSecret]| secrets.iter().map(|held| held.epoch).collect::<BTreeSet<EpochId>>();
-        let mut first: Option<BTreeSet<EpochId>> = None;
+    async fn update(&self, change: StateChange<'_>) -> Result<(), WriterFileError> {
         for _ in 0..TRIES {
             let Current { version, file } = self.read().await?;
-            let (held, head) = file.map_or_else(Default::default, |file| (file.secrets, file.head));
-            let before = epochs(&held);
-            let changed = change(held);
-            let after = epochs(&changed);
-            let at_first = first.get_or_insert_with(|| before.clone());
+            let held = file.map(|file| file.state).unwrap_or_default();
+            let Some(changed) = change(held.clone()) else { break };
             // An answer that was lost: the change is there already.
-            if before == after && *at_first != before && before.is_superset(at_first) {
-                return Ok(());
-            }
-            if !after.is_subset(&before) && !before.is_subset(at_first) {
-                return Err(WriterFileError::SecretChanged { label: self.describe() });
-            }
-            if self.write(&version, changed, head).await? {
+            if changed == held || self.write(&version, changed).await? {
                 return Ok(());
             }
         }

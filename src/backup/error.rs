@@ -14,6 +14,11 @@ use crate::source::database::DatabaseError;
 use crate::source::kubernetes::ResourcesError;
 use crate::store::StoreError;
 
+/// Difference between this machine's clock and the store's, in seconds, above which a run warns.
+pub const CLOCK_WARN: i64 = 5 * 60;
+/// Difference, in seconds, above which a run refuses to start: signatures and ages would be wrong.
+pub const CLOCK_REFUSE: i64 = 15 * 60;
+
 /// A plan that no job can be made of.
 #[derive(Debug, thiserror::Error)]
 pub enum JobError {
@@ -54,7 +59,21 @@ pub enum BackupError {
         /// The writer.
         writer: WriterId,
     },
-    /// The clocks differ by more than [`super::CLOCK_REFUSE`].
+    /// The newest snapshot has the greatest number that there is.
+    #[error("{newest} has the greatest number that there is, so no snapshot can follow it")]
+    NumbersExhausted {
+        /// The key of the newest snapshot.
+        newest: String,
+    },
+    /// A newer kbak has written this plan.
+    #[error("{object} requires the feature {feature} of whoever writes")]
+    Newer {
+        /// The epoch or manifest.
+        object: String,
+        /// The feature.
+        feature: String,
+    },
+    /// The clocks differ by more than [`CLOCK_REFUSE`].
     #[error("this machine's clock and the store's differ too far")]
     Clock {
         /// The store's time.

@@ -71,6 +71,7 @@ impl BackupJob {
                 prompt: choices.prompt,
             },
             memory: spec.limits.memory.get(),
+            level: spec.compression_level.map(i32::from),
             prove: choices.prove,
             use_cache: choices.use_cache,
             next: spec.schedule.map(|schedule| schedule.next.duration().as_secs()),

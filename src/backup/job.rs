@@ -33,6 +33,8 @@ pub struct BackupJob {
     pub epoch: EpochSettings,
     /// Memory limit, in bytes.
     pub memory: u64,
+    /// The zstd level of new chunks; the epoch's if there is none.
+    pub level: Option<i32>,
     /// True if each compressed chunk is decompressed and compared before it is stored.
     pub prove: bool,
     /// True if the scan cache may be used.

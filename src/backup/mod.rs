@@ -9,8 +9,9 @@ pub mod error;
 pub mod from_plan;
 pub mod item;
 pub mod job;
+mod lineage;
 pub mod resources;
 mod start;
 pub mod volume;
 
-pub use start::{CLOCK_REFUSE, CLOCK_WARN};
+pub use error::{CLOCK_REFUSE, CLOCK_WARN};

@@ -11,7 +11,7 @@ use crate::format::catalog::{CatalogLine, MemberType};
 use crate::format::epoch::Sizes;
 use crate::format::ids::ObjectHash;
 use crate::format::name::Name;
-use crate::kubernetes::{Cluster, KindInfo};
+use crate::kubernetes::{Cluster, KindInfo, RecordedSelection};
 use crate::pipeline::domain::DomainWriter;
 use crate::pipeline::piece::{Piece, StreamMember};
 use crate::pipeline::stream::StreamWriter;
@@ -45,6 +45,8 @@ pub async fn write(
     finished.fact("server_version", &report.server_version);
     finished.fact("restarts", report.restarts);
     finished.fact("kinds", &report.kinds);
+    let kinds = report.kinds.iter().map(|one| &one.kind);
+    finished.fact("selection", RecordedSelection::of(&config.selection, kinds));
     finished.fact("computed", &report.computed);
     finished.fact("repeated", &report.repeated);
     let best_effort = config.consistency == ConsistencyPolicy::BestEffort;

@@ -316,6 +316,10 @@ async fn coverage(job: &ClusterJob, reporter: &Reporter) -> Vec<Finding> {
     let began = Instant::now();
     let coverage = watch.run(reporter).await;
     let mut findings = Vec::new();
+    if watch.declared.excludes_secrets() {
+        let what = "Secrets are not looked at, because the plan excludes them: keys among them are not found";
+        findings.push(Finding::note("coverage", what));
+    }
     if coverage.uncovered.is_empty() && coverage.unseen.is_empty() {
         findings.push(Finding::good("coverage", coverage.summary()).took(began));
     }

@@ -81,7 +81,7 @@ impl Keys {
             Ok(None) => {}
             Ok(Some(held)) => {
                 self.add(Finding::good("writer", format!("{place} holds the epoch's secret")));
-                self.held = Some(held);
+                self.held = Some(held.secrets);
             }
             Err(error) => return self.add(Finding::error("writer", error)),
         }

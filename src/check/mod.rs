@@ -10,6 +10,7 @@
 
 mod cluster;
 mod database;
+mod events;
 mod folder;
 mod keys;
 mod receivers;
@@ -29,6 +30,7 @@ use crate::inventory::coverage::CoverageCheck;
 use crate::keys::writer_key::WriterFileError;
 use crate::keys::{Owner, Prompt};
 use crate::kubernetes::{Cluster, Selection};
+use crate::notify::CronJobEvents;
 use crate::plan::{Glob, Notify, Problem};
 use crate::report::{event::Reporter, outcome::Outcome};
 use crate::runtime::Runtime;
@@ -69,6 +71,8 @@ pub struct CheckJob {
     pub folders: Vec<(String, PathBuf, VolumeOptions)>,
     /// The receivers of notices.
     pub receivers: Vec<Notify>,
+    /// The CronJob that gets Events.
+    pub events: Option<CronJobEvents>,
 }
 
 /// A setting of the plan that cannot be resolved.
@@ -217,17 +221,19 @@ pub async fn check(job: &CheckJob, runtime: &Runtime, reporter: &Reporter) -> Ch
     });
     let mut findings: Vec<Finding> = about_plan.chain(over).collect();
     let keys = keys::check(job, runtime, reporter).await;
-    let (stored, cluster, databases, folders) = futures::join!(
+    let (stored, cluster, databases, folders, events) = futures::join!(
         store::check(job, &keys, runtime, reporter),
         cluster::check(job, reporter),
         database::check(&job.databases, reporter),
         folder::check(&job.folders, runtime, reporter),
+        events::check(job.events.as_ref()),
     );
     findings.extend(stored.findings);
     findings.extend(keys.findings);
     findings.extend(cluster);
     findings.extend(databases);
     findings.extend(folders);
+    findings.extend(events);
     findings.extend(receivers::check(&job.receivers));
     let count = |weight| findings.iter().filter(|finding| finding.weight == weight).count() as u64;
     let problems = count(Severity::Problem);

@@ -11,7 +11,8 @@ use super::{CheckJob, Finding};
 use crate::format::{layout, marker};
 use crate::keys::{Owner, writer_key::WriterKey};
 use crate::report::{event::Reporter, text::utc};
-use crate::repository::epoch::stored::{self, Epochs, OwnerChange, StoredEpoch};
+use crate::repository::epoch::owner_change::OwnerChange;
+use crate::repository::epoch::stored::{self, Epochs, StoredEpoch};
 use crate::repository::records::{self, Records};
 use crate::store::{Store, StoreError, StoreErrorKind};
 

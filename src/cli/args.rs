@@ -124,6 +124,7 @@ impl Verb {
             Self::Keys(args) => match &args.action {
                 KeysAction::Check(args) | KeysAction::List(args) => args.output.output,
                 KeysAction::Add(args) => args.output.output,
+                KeysAction::CutOff(_) => OutputFormat::Table,
             },
             Self::Init(args) => args.output.output,
             Self::Epoch(args) => match &args.action {

@@ -28,6 +28,11 @@ pub const RULES: &[Rule] = &[
         "/metadata/annotations/pv.kubernetes.io~1bound-by-controller",
         "of the binder",
     ),
+    (
+        "persistentvolumeclaims",
+        "/metadata/annotations/kbak.dev~1without-data",
+        "of a restore that made the claim without its data",
+    ),
     ("persistentvolumes", "/spec/claimRef/uid", "follows the claim's uid"),
     ("persistentvolumes", "/spec/claimRef/resourceVersion", "counts changes of the claim"),
     ("jobs.batch", "/spec/selector/matchLabels/batch.kubernetes.io~1controller-uid", "carries the Job's uid"),

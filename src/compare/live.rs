@@ -5,7 +5,9 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::kubernetes::{ApiError, ApiErrorKind, Cluster, KindInfo, page_query, read_item_meta, split_list};
+use crate::kubernetes::{
+    ApiError, ApiErrorKind, Cluster, KindInfo, encode_query, page_query, read_item_meta, split_list,
+};
 
 /// The maximum size of a page, in bytes.
 const PAGE: usize = 16 << 20;
@@ -18,6 +20,7 @@ const MOST: usize = 1000;
 pub(super) struct ClusterObjects<'a> {
     cluster: &'a Cluster,
     kind: &'a KindInfo,
+    labels: Option<&'a str>,
     limit: usize,
     /// The token of the next page; none before the first and after the last.
     token: Option<String>,
@@ -27,9 +30,10 @@ pub(super) struct ClusterObjects<'a> {
 }
 
 impl<'a> ClusterObjects<'a> {
-    pub(super) fn new(cluster: &'a Cluster, kind: &'a KindInfo) -> Self {
+    /// `labels` is the selector that the server applies.
+    pub(super) fn new(cluster: &'a Cluster, kind: &'a KindInfo, labels: Option<&'a str>) -> Self {
         let (body, items) = (Bytes::new(), VecDeque::new());
-        Self { cluster, kind, limit: FIRST, token: None, begun: false, body, items }
+        Self { cluster, kind, labels, limit: FIRST, token: None, begun: false, body, items }
     }
 
     /// Returns the next object: `namespace/name` or its name, and its bytes.
@@ -49,7 +53,11 @@ impl<'a> ClusterObjects<'a> {
         let path = self.kind.path(None);
         let token = self.token.as_deref().unwrap_or_default();
         let answer = loop {
-            let query = page_query(self.limit, token);
+            let mut query = page_query(self.limit, token);
+            if let Some(labels) = self.labels {
+                query.push('&');
+                query.push_str(&encode_query(&[("labelSelector", labels)]));
+            }
             match self.cluster.get(&path, &query, PAGE).await {
                 Err(error) if matches!(error.kind, ApiErrorKind::TooLarge { .. }) && self.limit > 1 => {
                     self.limit = (self.limit / 4).max(1);

@@ -21,7 +21,7 @@ use serde::Serialize;
 
 use crate::format::body::{Item, Stream};
 use crate::format::tar::parse::ParseError;
-use crate::kubernetes::{ApiError, Cluster, KindInfo, discover};
+use crate::kubernetes::{ApiError, Cluster, KindInfo, RecordedSelection, SelectedNamespaces, discover};
 use crate::pipeline::ReadError;
 use crate::report::event::Meter;
 use crate::repository::read::snapshot::{OpenSnapshot, SnapshotError};
@@ -132,11 +132,25 @@ pub async fn live(
         return Err(CompareError::NoResources);
     }
     let discovered = discover(cluster).await.map_err(CompareError::Cluster)?;
-    let namespaces = namespaces(snapshot, item).await?;
+    let selection: RecordedSelection = item.facts.get("selection").cloned().map_or_else(
+        || Ok(RecordedSelection::default()),
+        |fact| {
+            serde_json::from_value(fact).map_err(|_| CompareError::Catalog("its selection is not readable"))
+        },
+    )?;
+    let selected = selection
+        .namespaces()
+        .map_err(|_| CompareError::Catalog("its selection has an unknown pattern of namespaces"))?;
+    // Namespaces that hold nothing else of the snapshot are not in it, and are selected all the same.
+    let stored = match selection.is_on_demand(&KindInfo::from_path_parts("", "v1", "namespaces")) {
+        true => BTreeSet::new(),
+        false => namespaces(snapshot, item).await?,
+    };
+    let covered = Covered { selection, selected, stored };
     let mut not_compared = Vec::new();
     for kind in read {
         let stream = item.streams.iter().find(|stream| stream.name == kind.stream_name());
-        let mut join = Join { kind: &kind, namespaces: &namespaces, meter, take };
+        let mut join = Join { kind: &kind, covered: &covered, meter, take };
         let served = discovered.served.iter().find(|served| {
             (&served.group, &served.version, &served.plural) == (&kind.group, &kind.version, &kind.plural)
         });
@@ -200,9 +214,17 @@ impl From<ApiError> for KindError {
     }
 }
 
+/// The part of the cluster that the snapshot covers.
+struct Covered {
+    selection: RecordedSelection,
+    selected: SelectedNamespaces,
+    /// The namespaces in the snapshot; empty if it does not hold all that are selected.
+    stored: BTreeSet<String>,
+}
+
 struct Join<'a, 'b> {
     kind: &'a KindInfo,
-    namespaces: &'a BTreeSet<String>,
+    covered: &'a Covered,
     meter: &'a Meter,
     take: &'a mut OnDifference<'b>,
 }
@@ -216,7 +238,8 @@ impl Join<'_, '_> {
     ) -> Result<(), KindError> {
         let reader = stream.map(|stream| snapshot.read(stream)).transpose().map_err(CompareError::from)?;
         let mut before = reader.as_ref().map(SnapshotObjects::new);
-        let mut now = ClusterObjects::new(cluster, self.kind);
+        let labels = self.covered.selection.labels_for(self.kind);
+        let mut now = ClusterObjects::new(cluster, self.kind, labels);
         let mut old = next(&mut before).await?;
         let mut new = now.next().await?;
         loop {
@@ -252,10 +275,15 @@ impl Join<'_, '_> {
         }
     }
 
-    /// True if the snapshot holds the object's namespace or no namespaces; always for cluster-scoped objects.
+    /// True if the backup would hold the object, had it existed: it is not of a kind that was read only as far as
+    /// others need it, and its namespace is selected and known.
     fn is_known(&self, path: &str) -> bool {
-        let namespace = path.split_once('/').map(|(namespace, _)| namespace);
-        self.namespaces.is_empty() || namespace.is_none_or(|namespace| self.namespaces.contains(namespace))
+        let Covered { selection, selected, stored } = self.covered;
+        let is_of = |namespace: &str| {
+            selected.contains(namespace) && (stored.is_empty() || stored.contains(namespace))
+        };
+        !selection.is_on_demand(self.kind)
+            && path.split_once('/').is_none_or(|(namespace, _)| is_of(namespace))
     }
 
     fn report(&mut self, change: Change, object: &str, fields: Vec<String>) -> Result<()> {

@@ -15,7 +15,7 @@ use age::secrecy::{ExposeSecret, SecretString};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use super::{derive::Passphrase, ids::ObjectHash};
+use super::{derive::Passphrase, derived_passphrase::DerivedPassphrase, ids::ObjectHash};
 use crate::report::text::opaque_debug;
 
 /// The plaintext of one encrypted block of an age payload, in bytes.
@@ -124,25 +124,34 @@ impl Write for Hashed {
     }
 }
 
+/// Returns the bytes that a container of `length` plaintext bytes takes at most, with tags, header and nonce.
+/// A buffer of this capacity does not grow.
+#[must_use]
+pub fn sealed_capacity(length: usize) -> usize {
+    length + length / 2048 + 4096
+}
+
 /// Encrypts data as it is written; holds ciphertext only.
 pub struct Sealer(age::stream::StreamWriter<Hashed>);
 
 impl Sealer {
     /// Starts a container for an epoch. `length` is the expected length of the plaintext, in bytes.
     pub fn to_recipient(recipient: &DataRecipient, length: usize) -> Result<Self, ContainerError> {
-        Self::start(&recipient.0, length)
+        Self::start(&recipient.0, Vec::with_capacity(sealed_capacity(length)))
+    }
+
+    /// Starts a container for an epoch in `buffer`, whose content it replaces.
+    pub fn to_recipient_in(recipient: &DataRecipient, mut buffer: Vec<u8>) -> Result<Self, ContainerError> {
+        buffer.clear();
+        Self::start(&recipient.0, buffer)
     }
 
     /// Starts a container under a passphrase derived from a domain's key.
     pub fn with_passphrase(passphrase: &Passphrase, length: usize) -> Result<Self, ContainerError> {
-        let mut recipient = age::scrypt::Recipient::new(SecretString::from(passphrase.expose().to_owned()));
-        recipient.set_work_factor(1);
-        Self::start(&recipient, length)
+        Self::start(&DerivedPassphrase(passphrase), Vec::with_capacity(sealed_capacity(length)))
     }
 
-    fn start(recipient: &dyn age::Recipient, length: usize) -> Result<Self, ContainerError> {
-        // Space for tags, header and nonce, so that the buffer does not grow by doubling.
-        let bytes = Vec::with_capacity(length + length / 2048 + 4096);
+    fn start(recipient: &dyn age::Recipient, bytes: Vec<u8>) -> Result<Self, ContainerError> {
         let sink = Hashed { bytes, hash: Sha256::new() };
         let encryptor = age::Encryptor::with_recipients(std::iter::once(recipient)).map_err(damaged)?;
         Ok(Self(encryptor.wrap_output(sink).map_err(damaged)?))
@@ -173,12 +182,24 @@ pub enum ContainerKey<'a> {
 /// Decrypts a container of at most `limit` plaintext bytes; none is returned before all are authenticated.
 pub fn open(sealed: &[u8], key: &ContainerKey<'_>, limit: u64) -> Result<Vec<u8>, ContainerError> {
     let mut plaintext = Vec::with_capacity(usize::try_from(limit.min(sealed.len() as u64)).unwrap_or(0));
+    open_into(sealed, key, limit, &mut plaintext)?;
+    Ok(plaintext)
+}
+
+/// Decrypts a container as [`open`] does, into `plaintext`, which is empty. After an error its content is of
+/// no use.
+pub fn open_into(
+    sealed: &[u8],
+    key: &ContainerKey<'_>,
+    limit: u64,
+    plaintext: &mut Vec<u8>,
+) -> Result<(), ContainerError> {
     let mut reader = decrypt(io::Cursor::new(sealed), key)?;
-    reader.by_ref().take(limit + 1).read_to_end(&mut plaintext).map_err(damaged)?;
+    reader.by_ref().take(limit + 1).read_to_end(plaintext).map_err(damaged)?;
     if plaintext.len() as u64 > limit {
         return Err(ContainerError::TooLarge { limit });
     }
-    Ok(plaintext)
+    Ok(())
 }
 
 fn decrypt<R: Read>(
@@ -191,8 +212,7 @@ fn decrypt<R: Read>(
             decryptor.decrypt(std::iter::once(&identity.0 as &dyn age::Identity))
         }
         ContainerKey::Passphrase(passphrase) => {
-            let mut identity = age::scrypt::Identity::new(SecretString::from(passphrase.expose().to_owned()));
-            identity.set_max_work_factor(1);
+            let identity = DerivedPassphrase(passphrase);
             decryptor.decrypt(std::iter::once(&identity as &dyn age::Identity))
         }
     };

@@ -6,7 +6,7 @@
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use super::ids::{ChunkId, NameId, to_hex};
+use super::ids::{ChunkId, NameId, ObjectHash, to_hex};
 use crate::report::text::opaque_debug;
 
 /// 32 secret bytes. They never appear in debug output and are wiped when dropped.
@@ -86,6 +86,7 @@ pub struct DomainKey {
     cut: SecretKey,
     member: SecretKey,
     index: SecretKey,
+    index_tag: SecretKey,
     cache: SecretKey,
     record: SecretKey,
     state: SecretKey,
@@ -109,6 +110,7 @@ impl DomainKey {
             cut: derive("kbak v1 cut"),
             member: derive("kbak v1 member"),
             index: derive("kbak v1 index"),
+            index_tag: derive("kbak v1 index tag"),
             cache: derive("kbak v1 cache"),
             record: derive("kbak v1 record"),
             state: derive("kbak v1 state"),
@@ -134,6 +136,12 @@ impl DomainKey {
     /// Returns the digest of a member for the scan cache, over the bytes that a walk sees of it.
     pub fn member(&self, seen: &[u8]) -> [u8; 16] {
         first_bytes(&blake3::keyed_hash(&self.member.0, seen))
+    }
+
+    /// Returns the end of the key of the index object with this hash, so that a listing alone discards what
+    /// nobody made who has the domain's key.
+    pub fn index_tag(&self, hash: ObjectHash) -> [u8; 16] {
+        first_bytes(&blake3::keyed_hash(&self.index_tag.0, &hash.0))
     }
 
     /// Returns the passphrase of the symmetric objects of `class`. Packs and pack references have none.

@@ -11,7 +11,7 @@ use super::container::{ContainerError, DataRecipient};
 use super::ids::{Commitment, EpochId, NameId, ObjectHash, RecipientId, RepositoryId, WriterId};
 use super::layout::{self, EpochPath};
 use super::pack::{MAX_CHUNK, MAX_PACK};
-use super::sign::{Namespace, PublicKey, SignError, SignedDocument, SigningKey};
+use super::sign::{MissingFeatures, Namespace, PublicKey, SignError, SignedDocument, SigningKey};
 use super::{object::SealedObject, signers::Signers, timestamp};
 
 /// The version of the repository format that this kbak reads and writes.
@@ -129,7 +129,7 @@ impl Default for Parameters {
             pack_bytes: 16 * mib,
             segment: Sizes { min: mib, average: 1536 * kib, max: 4 * mib },
             chunk: Sizes { min: 512 * kib, average: 1536 * kib, max: 4 * mib },
-            level: 3,
+            level: 2,
         }
     }
 }
@@ -211,7 +211,8 @@ impl Epoch {
         EpochPath { writer: self.writer, plan: self.plan, epoch: self.epoch }
     }
 
-    /// Signs the epoch. Returns the object whose put creates the epoch, and the identical copy.
+    /// Signs the epoch. Returns the copy with a signed key, and epoch.json, in the order in which they are
+    /// stored: whatever holds one of them is found by its key.
     pub fn seal(&self, key: &SigningKey) -> Result<[SealedObject; 2], EpochError> {
         let path = self.path();
         let object = path.epoch_json();
@@ -220,8 +221,7 @@ impl Epoch {
             .sign_document(Namespace::Epoch, self)
             .map_err(|source| EpochError::Document { object: object.as_str().to_owned(), source })?;
         let hash = ObjectHash::of(&bytes);
-        let copy = layout::epoch_copy(self.writer, self.plan, self.epoch);
-        Ok([SealedObject::new(object, bytes.clone(), hash), SealedObject::new(copy, bytes, hash)])
+        copies(key, &path, &bytes, hash)
     }
 
     fn check(&self, object: &str) -> Result<DataRecipient, EpochError> {
@@ -265,7 +265,7 @@ impl Epoch {
         signers: &Signers,
     ) -> Result<VerifiedEpoch, EpochError> {
         let object = path.epoch_json().as_str().to_owned();
-        let (epoch, key, hash) = (|| {
+        let (epoch, missing, key, hash) = (|| {
             let line = SignedDocument::parse(bytes.clone())?.verify(
                 signers,
                 &path.writer.to_string(),
@@ -274,7 +274,7 @@ impl Epoch {
             // The format is checked before the rest: a newer one may have other fields.
             let FormatField { format } = line.parse()?;
             let epoch = if format > FORMAT { Err(format) } else { Ok(line.parse::<Self>()?) };
-            Ok((epoch, line.key(), line.hash()))
+            Ok((epoch, line.missing_features()?, line.key(), line.hash()))
         })()
         .map_err(|source: SignError| EpochError::Document { object: object.clone(), source })?;
         let epoch = epoch.map_err(|format| EpochError::Newer { object: object.clone(), format })?;
@@ -292,8 +292,22 @@ impl Epoch {
             same("repository", &epoch.repository, &repository)?;
         }
         let recipient = epoch.check(&object)?;
-        Ok(VerifiedEpoch { epoch, recipient, key, hash, bytes })
+        Ok(VerifiedEpoch { epoch, missing, recipient, key, hash, bytes })
     }
+}
+
+/// Returns the copy of an epoch with a signed key, and its epoch.json.
+fn copies(
+    key: &SigningKey,
+    path: &EpochPath,
+    bytes: &Bytes,
+    hash: ObjectHash,
+) -> Result<[SealedObject; 2], EpochError> {
+    let first = path.epoch_json();
+    let copy = key
+        .sign_key(layout::epoch_copy(path, hash))
+        .map_err(|source| EpochError::Document { object: first.to_string(), source: source.into() })?;
+    Ok([copy, first].map(|key| SealedObject::new(key, bytes.clone(), hash)))
 }
 
 /// The field of epoch.json that is the same in all formats.
@@ -306,6 +320,7 @@ struct FormatField {
 #[derive(Debug, Clone)]
 pub struct VerifiedEpoch {
     epoch: Epoch,
+    missing: MissingFeatures,
     recipient: DataRecipient,
     key: PublicKey,
     hash: ObjectHash,
@@ -323,16 +338,19 @@ impl VerifiedEpoch {
         self.hash
     }
 
+    /// Returns the features that it requires and this program lacks.
+    pub fn missing_features(&self) -> &MissingFeatures {
+        &self.missing
+    }
+
     /// Returns the recipient that packs and bodies are encrypted to.
     pub fn recipient(&self) -> &DataRecipient {
         &self.recipient
     }
 
-    /// Returns the object and its identical copy, to be stored again if one is missing.
-    pub fn copies(&self) -> [SealedObject; 2] {
-        let copy = layout::epoch_copy(self.epoch.writer, self.epoch.plan, self.epoch.epoch);
-        [self.epoch.path().epoch_json(), copy]
-            .map(|key| SealedObject::new(key, self.bytes.clone(), self.hash))
+    /// Returns both copies as [`Epoch::seal`] does, to be stored again if one is missing.
+    pub fn copies(&self, key: &SigningKey) -> Result<[SealedObject; 2], EpochError> {
+        copies(key, &self.epoch.path(), &self.bytes, self.hash)
     }
 
     /// Returns the wrap of an owner, if they were one when the epoch was created.

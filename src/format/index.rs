@@ -1,6 +1,15 @@
 //! Index objects: the pack and offset of each chunk. A hint for deduplication, and the map for finding
 //! other copies of a damaged chunk; a restore never needs one.
 //!
+//! An object is a header and an age file. The run that made it signs the place and the age file with a key of
+//! its own, so that whoever has the domain's key alone cannot make the writer believe in an index:
+//!
+//! ```text
+//! magic `kbakih01`, Ed25519 public key of the run 32 B, signature 64 B over
+//!     "kbak v1 index" ‖ 0 ‖ folder of the object's key ‖ SHA-256 of the age file
+//! the age file
+//! ```
+//!
 //! Plaintext (little-endian), sealed under the domain's index passphrase:
 //!
 //! ```text
@@ -11,8 +20,11 @@
 //! zeros to a Padmé length
 //! ```
 
+use bytes::Bytes;
+
 use super::ids::{NameId, ObjectHash};
 use super::layout::{EpochPath, ObjectClass};
+use super::sign::{KeyError, PublicKey, SigningKey};
 use super::symmetric::{self, put_counts, take, take_u32};
 use super::{container::ContainerError, derive::DomainKey, object::SealedObject, pack::PackClass, padme};
 
@@ -22,6 +34,40 @@ pub const MAX_INDEX: u64 = 16 << 20;
 pub const MAX_ENTRIES: usize = (8 << 20) / ENTRY - 4096;
 
 const MAGIC: &[u8; 8] = b"kbakix01";
+
+/// The length of the header before the age file, in bytes.
+pub const HEADER: usize = 8 + 32 + 64;
+
+const HEADER_MAGIC: &[u8; 8] = b"kbakih01";
+
+/// The header of an index object: the run that claims to have made it, and its signature.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IndexHeader {
+    /// The run's public key, as the object claims.
+    pub run: PublicKey,
+    signature: [u8; 64],
+}
+
+impl IndexHeader {
+    /// Splits an object into its header and its age file.
+    #[must_use]
+    pub fn split(object: &[u8]) -> Option<(Self, &[u8])> {
+        let mut rest = object.strip_prefix(HEADER_MAGIC.as_slice())?;
+        let run = PublicKey(take(&mut rest)?);
+        Some((Self { run, signature: take(&mut rest)? }, rest))
+    }
+
+    /// True if the run signed this age file as an index object of this domain.
+    #[must_use]
+    pub fn verifies(&self, path: &EpochPath, domain: NameId, sealed: &[u8]) -> bool {
+        self.run.verifies(&signed_message(path, domain, ObjectHash::of(sealed)), &self.signature)
+    }
+}
+
+fn signed_message(path: &EpochPath, domain: NameId, sealed: ObjectHash) -> Vec<u8> {
+    let folder = path.class_prefix(domain, ObjectClass::Index);
+    [b"kbak v1 index\0", folder.as_bytes(), &sealed.0].concat()
+}
 
 /// A pack that an index names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -92,9 +138,12 @@ pub enum IndexError {
     /// Not made with this domain's key, or damaged.
     #[error(transparent)]
     Container(#[from] ContainerError),
-    /// Its plaintext is not an index.
+    /// Its header or plaintext is not that of an index.
     #[error("the index is malformed")]
     Malformed,
+    /// The run's key does not sign.
+    #[error("the index cannot be signed")]
+    Sign(#[from] KeyError),
 }
 
 impl Index {
@@ -114,13 +163,14 @@ impl Index {
         self.replaces.sort_unstable();
     }
 
-    /// Encrypts a sorted index.
+    /// Encrypts a sorted index, and signs it with the key of the `run`.
     pub fn seal(
         &self,
         path: &EpochPath,
         domain: NameId,
         key: &DomainKey,
-    ) -> Result<SealedObject, ContainerError> {
+        run: &SigningKey,
+    ) -> Result<SealedObject, IndexError> {
         let bare = 24 + self.replaces.len() * 32 + self.packs.len() * 48 + self.entries.len() * ENTRY;
         let mut out = Vec::with_capacity(bare + bare / 8);
         out.extend_from_slice(MAGIC);
@@ -137,11 +187,16 @@ impl Index {
             out.extend_from_slice(&entry.to_bytes());
         }
         padme::pad(&mut out, 0);
-        symmetric::seal(path, domain, key, ObjectClass::Index, &out)
+        let (sealed, sealed_hash) = symmetric::encrypt(key, ObjectClass::Index, &out)?;
+        let signature = run.sign_bytes(&signed_message(path, domain, sealed_hash))?;
+        let bytes = Bytes::from([HEADER_MAGIC.as_slice(), &run.public().0, &signature, &sealed].concat());
+        let hash = ObjectHash::of(&bytes);
+        Ok(SealedObject::new(path.index(domain, hash, key.index_tag(hash)), bytes, hash))
     }
 
-    /// Decrypts an index object and checks its format.
-    pub fn open(sealed: &[u8], key: &DomainKey) -> Result<Self, IndexError> {
+    /// Decrypts an index object and checks its format. Whose it is, [`IndexHeader`] says.
+    pub fn open(object: &[u8], key: &DomainKey) -> Result<Self, IndexError> {
+        let (_, sealed) = IndexHeader::split(object).ok_or(IndexError::Malformed)?;
         Self::parse(&symmetric::open(sealed, key, ObjectClass::Index, MAX_INDEX)?)
             .ok_or(IndexError::Malformed)
     }
@@ -200,8 +255,13 @@ mod tests {
         assert_eq!(index.entries[0], entry(2, 0));
         let key = DomainKey::new(&SecretKey::new([3; 32]));
         let path = EpochPath { writer: WriterId([1; 16]), plan: NameId([2; 8]), epoch: EpochId([3; 16]) };
-        let sealed = index.seal(&path, NameId([4; 8]), &key).unwrap();
+        let (run, domain) = (SigningKey::from_seed(&[5; 32].into()), NameId([4; 8]));
+        let sealed = index.seal(&path, domain, &key, &run).unwrap();
         assert_eq!(Index::open(sealed.bytes(), &key).unwrap(), index);
+        let (header, age) = IndexHeader::split(sealed.bytes()).unwrap();
+        assert!(header.run == run.public() && header.verifies(&path, domain, age));
+        assert!(!header.verifies(&path, NameId([5; 8]), age), "of another domain");
+        assert!(!header.verifies(&path, domain, &age[1..]), "of another content");
     }
 
     #[test]

@@ -2,20 +2,24 @@
 //!
 //! ```text
 //! kbak.json
-//! <writer>/<plan>/epochs/<epoch>.json
+//! <writer>/epochs/<plan>-<epoch>-<sha256>-<signature>
 //! <writer>/<plan>/<epoch>/epoch.json
 //! <writer>/<plan>/<epoch>/keys/<sha256>.age
 //! <writer>/<plan>/<epoch>/d/<domain>/packs/<xx>/<sha256>
-//! <writer>/<plan>/<epoch>/d/<domain>/{index,needs,cache,record,state}/<sha256>
+//! <writer>/<plan>/<epoch>/d/<domain>/index/<sha256>-<tag>
+//! <writer>/<plan>/<epoch>/d/<domain>/{needs,cache,record,state}/<sha256>
 //! <writer>/<plan>/<epoch>/bodies/<sha256>
-//! <writer>/<plan>/<epoch>/snapshots/<seq, 12 digits>-<sha256>
-//! <writer>/records/<sha256>
+//! <writer>/<plan>/<epoch>/snapshots/<seq, 12 digits>-<sha256>-<signature>
+//! <writer>/records/<type>/<sha256>-<signature>
 //! <writer>/probe/<random>
 //! ```
+//!
+//! The signature at the end of a key is over the key before it ([`super::signed_key`]), so that a listing
+//! alone shows what a pinned key has signed.
 
 use std::fmt;
 
-use super::ids::{EpochId, NameId, ObjectHash, WriterId, to_hex};
+use super::ids::{EpochId, NameId, ObjectHash, WriterId, from_hex, to_hex};
 
 /// The longest key in a repository, in bytes. Stores allow 1024.
 pub const MAX_KEY: usize = 512;
@@ -123,16 +127,56 @@ pub fn plan_prefix(writer: WriterId, plan: NameId) -> String {
     format!("{writer}/{plan}/")
 }
 
-/// Returns the folder that lists a plan's epochs, with its closing slash.
-#[must_use]
-pub fn epochs_prefix(writer: WriterId, plan: NameId) -> String {
-    format!("{writer}/{plan}/epochs/")
+/// A key that ends in the hash of its object, before it is signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnsignedKey(String);
+
+impl UnsignedKey {
+    /// Returns the key as text: what its signature covers.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub(super) fn with(self, signature: &[u8; 64]) -> ObjectKey {
+        ObjectKey(format!("{}-{}", self.0, to_hex(signature)))
+    }
 }
 
-/// Returns the key of an epoch's second copy, in the folder that is cheap to list.
+/// The parts of a key that ends in a hash and a signature.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedParts {
+    /// The key before its signature.
+    pub unsigned: UnsignedKey,
+    /// The hash of the object.
+    pub hash: ObjectHash,
+    /// The signature.
+    pub signature: [u8; 64],
+}
+
+/// Splits a key that ends in a hash and a signature. Returns `None` for a key of another form.
 #[must_use]
-pub fn epoch_copy(writer: WriterId, plan: NameId, epoch: EpochId) -> ObjectKey {
-    ObjectKey(format!("{writer}/{plan}/epochs/{epoch}.json"))
+pub fn split_signature(key: &ObjectKey) -> Option<SignedParts> {
+    let (unsigned, signature) = key.as_str().rsplit_once('-')?;
+    let name = unsigned.rsplit('/').next().unwrap_or(unsigned);
+    let hash = name.rsplit('-').next().unwrap_or(name).parse().ok()?;
+    Some(SignedParts {
+        unsigned: UnsignedKey(unsigned.to_owned()),
+        hash,
+        signature: from_hex(signature).ok()?,
+    })
+}
+
+/// Returns the folder of the second copies of a writer's epochs, with its closing slash.
+#[must_use]
+pub fn epochs_prefix(writer: WriterId) -> String {
+    format!("{writer}/epochs/")
+}
+
+/// Returns the key of an epoch's second copy.
+#[must_use]
+pub fn epoch_copy(path: &EpochPath, hash: ObjectHash) -> UnsignedKey {
+    UnsignedKey(format!("{}{}-{}-{hash}", epochs_prefix(path.writer), path.plan, path.epoch))
 }
 
 /// The path of one epoch of one plan, from which all of its keys are built.
@@ -172,7 +216,12 @@ impl EpochPath {
         format!("{}d/{domain}/{}/", self.prefix(), class.folder())
     }
 
-    /// Returns the key of an object in a domain.
+    /// Returns the key of an index object, with the tag that the domain's key gives to its hash.
+    pub fn index(&self, domain: NameId, hash: ObjectHash, tag: [u8; 16]) -> ObjectKey {
+        ObjectKey(format!("{}-{}", self.in_domain(domain, ObjectClass::Index, hash), to_hex(&tag)))
+    }
+
+    /// Returns the key of an object in a domain; of an index object without its tag.
     pub fn in_domain(&self, domain: NameId, class: ObjectClass, hash: ObjectHash) -> ObjectKey {
         let folder = self.class_prefix(domain, class);
         ObjectKey(match class {
@@ -204,31 +253,41 @@ impl EpochPath {
             }
             ["d", domain, folder, name] => {
                 let class = ObjectClass::NAMED.into_iter().find(|class| class.folder() == *folder)?;
-                EpochObject::InDomain(domain.parse().ok()?, class, name.parse().ok()?)
+                let hash = match class {
+                    ObjectClass::Index => parse_index_name(name)?.0,
+                    _ => name.parse().ok()?,
+                };
+                EpochObject::InDomain(domain.parse().ok()?, class, hash)
             }
             _ => return None,
         };
         // Each object has one key: a pack in the folder of another prefix is not accepted.
         let fits = match object {
-            EpochObject::InDomain(domain, class, hash) => self.in_domain(domain, class, hash) == *key,
+            EpochObject::InDomain(domain, ObjectClass::Pack, hash) => {
+                self.in_domain(domain, ObjectClass::Pack, hash) == *key
+            }
             _ => true,
         };
         fits.then_some(object)
     }
 
     /// Returns the key of a manifest.
-    pub fn snapshot(&self, seq: u64, hash: ObjectHash) -> ObjectKey {
-        ObjectKey(format!("{}snapshots/{seq:012}-{hash}", self.prefix()))
+    pub fn snapshot(&self, seq: u64, hash: ObjectHash) -> UnsignedKey {
+        UnsignedKey(format!("{}snapshots/{seq:012}-{hash}", self.prefix()))
     }
 }
 
-/// Returns the epoch of an epoch.json or of its copy, from the key.
+/// Returns the plan and epoch of an epoch.json or of its copy, from the key.
 #[must_use]
-pub fn parse_epoch(key: &ObjectKey) -> Option<EpochId> {
+pub fn parse_epoch(key: &ObjectKey) -> Option<(NameId, EpochId)> {
     let segments: Vec<&str> = key.as_str().split('/').collect();
     match segments.as_slice() {
-        [_, _, "epochs", name] => name.strip_suffix(".json")?.parse().ok(),
-        [_, _, epoch, "epoch.json"] => epoch.parse().ok(),
+        [_, "epochs", name] => {
+            let mut parts = name.split('-');
+            let ids = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+            (parts.count() == 2).then_some(ids)
+        }
+        [_, plan, epoch, "epoch.json"] => Some((plan.parse().ok()?, epoch.parse().ok()?)),
         _ => None,
     }
 }
@@ -236,9 +295,18 @@ pub fn parse_epoch(key: &ObjectKey) -> Option<EpochId> {
 /// Parses the sequence number and hash from a manifest's name.
 #[must_use]
 pub fn parse_snapshot_name(name: &str) -> Option<(u64, ObjectHash)> {
-    let (seq, hash) = name.split_once('-')?;
+    let mut parts = name.split('-');
+    let (seq, hash, signature) = (parts.next()?, parts.next()?, parts.next()?);
     let digits = seq.len() == 12 && seq.bytes().all(|c| c.is_ascii_digit());
-    Some((digits.then(|| seq.parse().ok())??, hash.parse().ok()?))
+    let whole = digits && from_hex::<64>(signature).is_ok() && parts.next().is_none();
+    Some((whole.then(|| seq.parse().ok())??, hash.parse().ok()?))
+}
+
+/// Parses the hash and tag from the name of an index object.
+#[must_use]
+pub fn parse_index_name(name: &str) -> Option<(ObjectHash, [u8; 16])> {
+    let (hash, tag) = name.split_once('-')?;
+    Some((hash.parse().ok()?, from_hex(tag).ok()?))
 }
 
 /// Returns `true` if a last segment has the form of an object's name, which no folder of a key has.
@@ -247,9 +315,8 @@ pub fn is_object_name(name: &str) -> bool {
     let hash = |name: &str| name.parse::<ObjectHash>().is_ok();
     name == marker().name()
         || name == "epoch.json"
-        || name.strip_suffix(".json").is_some_and(|epoch| epoch.parse::<EpochId>().is_ok())
         || hash(name.strip_suffix(".age").unwrap_or(name))
-        || parse_snapshot_name(name).is_some()
+        || name.rsplit('-').nth(1).is_some_and(hash)
 }
 
 /// Returns the folder of a writer's records, with its closing slash.
@@ -258,10 +325,13 @@ pub fn records_prefix(writer: WriterId) -> String {
     format!("{writer}/records/")
 }
 
-/// Returns the key of a record or of a sealed report.
+/// The folder of the encrypted reports of failed runs among a writer's records.
+pub const REPORTS: &str = "report";
+
+/// Returns the key of a record in the folder of its type, or of an encrypted report in [`REPORTS`].
 #[must_use]
-pub fn record(writer: WriterId, hash: ObjectHash) -> ObjectKey {
-    ObjectKey(format!("{writer}/records/{hash}"))
+pub fn record(writer: WriterId, folder: &str, hash: ObjectHash) -> UnsignedKey {
+    UnsignedKey(format!("{}{folder}/{hash}", records_prefix(writer)))
 }
 
 /// Returns the folder of a writer's probes, with its closing slash; readers ignore it.

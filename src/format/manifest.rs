@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::{EpochId, NameId, ObjectHash, RepositoryId, WriterId};
 use super::layout::{EpochPath, parse_snapshot_name};
-use super::sign::{Namespace, PublicKey, SignError, SignedDocument, SigningKey};
+use super::sign::{MissingFeatures, Namespace, PublicKey, SignError, SignedDocument, SigningKey};
 use super::{object::SealedObject, signers::Signers, timestamp};
 use crate::report::item_state::ItemState;
 
@@ -19,25 +19,71 @@ use crate::report::item_state::ItemState;
 pub const MAX_SEQUENCE: u64 = 999_999_999_999;
 /// The most heads that one manifest merges.
 pub const MAX_PREVIOUS: usize = 256;
+/// The most bad packs that a manifest names, and the most packs with copies of one.
+pub const MAX_HEALS: usize = 512;
+/// The most revocations that a manifest names.
+pub const MAX_TRUST: usize = 256;
 
-/// The public part of an item: an opaque id and its state.
+/// The public part of an item: an opaque id, its state, and the packs that it needs, so that anyone can tell
+/// which packs a prune may remove.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublicItem {
     /// The id of the item's name.
     pub id: NameId,
     /// The item's state.
     pub state: ItemState,
+    /// The domain of its packs. Absent if the item has no streams.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    domain: Option<NameId>,
+    /// The SHA-256 of the list of its packs. Absent if the item has no streams.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    needs: Option<ObjectHash>,
 }
 
-/// Objects of one class in one domain of one epoch.
+impl PublicItem {
+    /// Creates the public part of an item, with the list of its packs if it has streams.
+    #[must_use]
+    pub fn new(id: NameId, state: ItemState, needs: Option<Needs>) -> Self {
+        Self { id, state, domain: needs.map(|needs| needs.domain), needs: needs.map(|needs| needs.list) }
+    }
+
+    /// Returns the domain of the item's packs and the list of them, if it has streams.
+    #[must_use]
+    pub fn needs(&self) -> Option<Needs> {
+        Some(Needs { domain: self.domain?, list: self.needs? })
+    }
+}
+
+/// The packs of an item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Needs {
+    /// The domain of the packs.
+    pub domain: NameId,
+    /// The SHA-256 of the object that lists them.
+    pub list: ObjectHash,
+}
+
+/// Objects of one class in one domain of the manifest's epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DomainObjects {
-    /// The epoch of the objects.
-    pub epoch: EpochId,
     /// The domain of the objects.
     pub domain: NameId,
     /// The SHA-256 of each object.
     pub objects: Vec<ObjectHash>,
+}
+
+/// A bad pack, and the packs with copies of its chunks. A prune keeps those as long as a manifest that it keeps
+/// needs the bad one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heal {
+    /// The domain of the packs.
+    pub domain: NameId,
+    /// The SHA-256 of the bad pack.
+    pub bad: ObjectHash,
+    /// The SHA-256 of each pack that holds a copy.
+    pub by: Vec<ObjectHash>,
+    /// True if every chunk that the writer's index knew in the bad pack has a copy.
+    pub whole: bool,
 }
 
 /// The public half of a snapshot.
@@ -64,10 +110,6 @@ pub struct Envelope {
     /// The time before which the plan promises the end of the next run, if it promises one.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "timestamp::optional")]
     pub next_before: Option<Timestamp>,
-    /// All epochs that hold chunks of its streams.
-    pub epochs: Vec<EpochId>,
-    /// The pack references: one object per domain.
-    pub needs: Vec<DomainObjects>,
     /// The index objects that were complete at the commit.
     pub index: Vec<DomainObjects>,
     /// The roots of the scan caches.
@@ -78,8 +120,14 @@ pub struct Envelope {
     pub body: ObjectHash,
     /// The size of the stored body, in bytes.
     pub body_size: u64,
-    /// The state of every declared item.
+    /// The state of every declared item, and the packs that it needs.
     pub items: Vec<PublicItem>,
+    /// The bad packs of this epoch that have copies.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub heals: Vec<Heal>,
+    /// The SHA-256 of every revocation that the writer knows: whoever removes one is noticed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trust: Vec<ObjectHash>,
 }
 
 /// The reason that a manifest is rejected.
@@ -123,7 +171,8 @@ impl Envelope {
         self.check()?;
         let bytes = key.sign_document(Namespace::Manifest, self)?;
         let hash = ObjectHash::of(&bytes);
-        Ok((SealedObject::new(self.path().snapshot(self.seq, hash), bytes, hash), hash))
+        let object = key.sign_key(self.path().snapshot(self.seq, hash)).map_err(SignError::from)?;
+        Ok((SealedObject::new(object, bytes, hash), hash))
     }
 
     fn check(&self) -> Result<(), ManifestError> {
@@ -137,12 +186,14 @@ impl Envelope {
         if self.finished < self.started {
             return wrong("it ended before it began");
         }
-        if !self.epochs.contains(&self.epoch) {
-            return wrong("its own epoch is not among its epochs");
+        if self.heals.len() > MAX_HEALS || self.heals.iter().any(|heal| heal.by.len() > MAX_HEALS) {
+            return wrong("it names too many bad packs");
         }
-        let lists = [&self.needs, &self.index, &self.cache, &self.state];
-        if lists.iter().any(|list| list.iter().any(|entry| !self.epochs.contains(&entry.epoch))) {
-            return wrong("it names an object of an epoch that is not its own");
+        if self.items.iter().any(|item| item.domain.is_some() != item.needs.is_some()) {
+            return wrong("an item names a domain or a list of packs alone");
+        }
+        if self.trust.len() > MAX_TRUST {
+            return wrong("it names too many revocations");
         }
         Ok(())
     }
@@ -152,6 +203,7 @@ impl Envelope {
 #[derive(Debug, Clone)]
 pub struct Manifest {
     envelope: Envelope,
+    missing: MissingFeatures,
     key: PublicKey,
     hash: ObjectHash,
 }
@@ -179,7 +231,12 @@ impl Manifest {
         same("epoch", envelope.epoch.to_string(), path.epoch.to_string())?;
         same("sequence", envelope.seq.to_string(), seq.to_string())?;
         envelope.check()?;
-        Ok(Self { envelope, key: line.key(), hash })
+        Ok(Self { envelope, missing: line.missing_features()?, key: line.key(), hash })
+    }
+
+    /// Returns the features that it requires and this program lacks.
+    pub fn missing_features(&self) -> &MissingFeatures {
+        &self.missing
     }
 
     /// Returns the verified envelope.

@@ -43,7 +43,8 @@ impl Namespace {
     pub const WRITER: [Self; 4] = [Self::Epoch, Self::Manifest, Self::Distrust, Self::Exception];
 
     /// The namespaces that an owner's key is pinned for.
-    pub const OWNER: [Self; 5] = [Self::Trust, Self::Receipt, Self::Drill, Self::Restore, Self::Exception];
+    pub const OWNER: [Self; 6] =
+        [Self::Trust, Self::Receipt, Self::Drill, Self::Restore, Self::Exception, Self::Distrust];
 
     /// Returns the namespace's text in the signature.
     #[must_use]
@@ -66,6 +67,13 @@ impl Namespace {
     pub fn document_type(self) -> &'static str {
         let text = self.as_str();
         &text["kbak-".len()..text.len() - "-v1".len()]
+    }
+
+    /// Returns the namespace of records with this `type`; none for those of epochs and manifests.
+    #[must_use]
+    pub fn of_record(document_type: &str) -> Option<Self> {
+        let fits = |namespace: &Self| namespace.document_type() == document_type;
+        Self::ALL.into_iter().filter(|one| !matches!(one, Self::Epoch | Self::Manifest)).find(fits)
     }
 
     /// Returns the namespace of a text.

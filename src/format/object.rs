@@ -40,6 +40,12 @@ impl SealedObject {
         &self.bytes
     }
 
+    /// Returns the bytes, and drops the rest.
+    #[must_use]
+    pub fn into_bytes(self) -> Bytes {
+        self.bytes
+    }
+
     /// Returns the SHA-256 of the bytes.
     pub fn hash(&self) -> ObjectHash {
         self.hash

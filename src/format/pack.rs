@@ -15,7 +15,7 @@
 
 use std::fmt;
 
-use super::container::{ContainerError, DataRecipient, Sealer};
+use super::container::{ContainerError, DataRecipient, Sealer, sealed_capacity};
 use super::ids::{ChunkId, NameId, ObjectHash};
 use super::layout::{EpochPath, ObjectClass};
 use super::symmetric::{take, take_u32};
@@ -82,11 +82,18 @@ pub struct PackBuilder {
 }
 
 impl PackBuilder {
-    /// Creates an empty pack for `recipient` that is full at `target` bytes of plaintext.
-    pub fn new(recipient: &DataRecipient, target: usize) -> Result<Self, ContainerError> {
+    /// Returns the most bytes that a sealed pack takes that is full at `target` bytes of plaintext.
+    #[must_use]
+    pub fn sealed_capacity(target: usize) -> usize {
         let target = target.min(MAX_PACK);
-        let capacity = usize::try_from(padme::padded(target as u64)).unwrap_or(target);
-        let sealer = Sealer::to_recipient(recipient, capacity)?;
+        sealed_capacity(usize::try_from(padme::padded(target as u64)).unwrap_or(target))
+    }
+
+    /// Creates an empty pack for `recipient` that is full at `target` bytes of plaintext. `buffer` receives
+    /// the sealed bytes.
+    pub fn new(recipient: &DataRecipient, target: usize, buffer: Vec<u8>) -> Result<Self, ContainerError> {
+        let target = target.min(MAX_PACK);
+        let sealer = Sealer::to_recipient_in(recipient, buffer)?;
         Ok(Self { sealer, table: Vec::new(), filled: 0, target })
     }
 

@@ -1,4 +1,4 @@
-//! Records: signed statements under `<writer>/records/`, each one object named by its SHA-256.
+//! Records: signed statements under `<writer>/records/<type>/`, each one object.
 //!
 //! The SSHSIG namespace gives the kind of record. Its line repeats repository, writer and time, so
 //! that no record can be presented in another place.
@@ -8,21 +8,18 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::ids::{EpochId, NameId, ObjectHash, RecipientId, RepositoryId, WriterId};
+use super::revocation::Revocation;
 use super::sign::{Namespace, PublicKey, SignError, SignedDocument, SigningKey};
 use super::{layout, object::SealedObject, signers::Signers, timestamp};
 
-/// An owner's revocation of a key, above all of a stolen writer key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Revocation {
-    /// The revoked key.
-    pub key: PublicKey,
-    /// The last good manifests of that key: they and their ancestors stay valid.
-    pub last_good: Vec<ObjectHash>,
-    /// The reason, for people.
-    pub why: String,
-}
+/// The longest record in bytes. A longer list of packs takes several.
+pub const MAX_RECORD: u64 = 64 << 10;
 
-/// Bad packs: writers upload their chunks again, readers look for other copies.
+/// The most packs that one record of bad packs names, so that it stays below [`MAX_RECORD`].
+pub const MAX_DISTRUSTED: usize = 800;
+
+/// Bad packs and hints of a domain: writers upload the chunks of such packs again, readers look for other copies;
+/// of hints, writers believe none that these manifests, their ancestors or runs before this record left.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Distrust {
     /// The plan of the packs.
@@ -31,8 +28,11 @@ pub struct Distrust {
     pub epoch: EpochId,
     /// The domain of the packs.
     pub domain: NameId,
-    /// The SHA-256 of each pack.
+    /// The SHA-256 of each bad pack.
     pub packs: Vec<ObjectHash>,
+    /// The heads whose index and scan cache do not count any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hints_before: Vec<ObjectHash>,
     /// The reason, for people.
     pub why: String,
 }
@@ -112,8 +112,12 @@ impl Record {
             Self::Receipt(body) => key.sign_document(namespace, &Statement { origin, body }),
             Self::Untyped { fields, .. } => key.sign_document(namespace, &Statement { origin, body: fields }),
         }?;
+        if bytes.len() as u64 > MAX_RECORD {
+            return Err(SignError::TooLong(bytes.len()));
+        }
         let hash = ObjectHash::of(&bytes);
-        Ok(SealedObject::new(layout::record(writer, hash), bytes, hash))
+        let object = key.sign_key(layout::record(writer, namespace.document_type(), hash))?;
+        Ok(SealedObject::new(object, bytes, hash))
     }
 }
 
@@ -142,9 +146,6 @@ pub enum RecordError {
     /// Its name is not its hash.
     #[error("its name is not the hash of its content")]
     Name,
-    /// It is signed for a namespace that is not one of records.
-    #[error("it is not signed as a record")]
-    Kind,
     /// It names another repository or writer than its path.
     #[error("it names {field} {found}, but its path names {wanted}")]
     WrongPath {
@@ -167,11 +168,13 @@ pub struct SignedRecord {
 }
 
 impl SignedRecord {
-    /// Reads and verifies a record stored under `writer` as `hash`. A known `repository` is compared.
+    /// Reads and verifies a record stored under `writer` as `hash` in the folder of `namespace`. A known
+    /// `repository` is compared.
     pub fn open(
         bytes: Bytes,
         writer: WriterId,
         hash: ObjectHash,
+        namespace: Namespace,
         repository: Option<RepositoryId>,
         signers: &Signers,
     ) -> Result<Self, RecordError> {
@@ -179,10 +182,6 @@ impl SignedRecord {
             return Err(RecordError::Name);
         }
         let document = SignedDocument::parse(bytes)?;
-        let namespace = match document.claimed_namespace() {
-            None | Some(Namespace::Epoch | Namespace::Manifest) => return Err(RecordError::Kind),
-            Some(namespace) => namespace,
-        };
         let line = document.verify(signers, &writer.to_string(), namespace)?;
         let (origin, record) = match namespace {
             Namespace::Trust => {

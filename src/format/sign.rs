@@ -34,8 +34,42 @@ pub const MAX_DOCUMENT: u64 = (MAX_LINE + MAX_ARMOR) as u64;
 /// The longest armor in bytes. An Ed25519 signature takes 300; the namespace makes it a little longer.
 const MAX_ARMOR: usize = 1024;
 
-/// The features that this reader knows and a signed document may list in `requires`.
+/// The features that this program knows and a signed document may list in `requires`, as `operation:feature`.
 pub const FEATURES: &[&str] = &[];
+
+/// An operation that a document may require a feature for. A program without a feature of reading does nothing
+/// with the document; without one of another operation, it does not do that operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// Judge whether the repository is whole.
+    Verify,
+    /// Back up into the plan.
+    Write,
+    /// Remove snapshots of the plan.
+    Prune,
+}
+
+impl Operation {
+    const ALL: [(Self, &'static str); 3] =
+        [(Self::Verify, "verify:"), (Self::Write, "write:"), (Self::Prune, "prune:")];
+
+    /// Returns the operation that needs a feature; none if all need it.
+    fn of(feature: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|(_, name)| feature.starts_with(name)).map(|(operation, _)| operation)
+    }
+}
+
+/// The features that a document requires for operations other than reading and that this program lacks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MissingFeatures(Vec<String>);
+
+impl MissingFeatures {
+    /// Returns those that `operation` needs.
+    pub fn of(&self, operation: Operation) -> impl Iterator<Item = &str> {
+        let needed = move |feature: &&String| Operation::of(feature) == Some(operation);
+        self.0.iter().filter(needed).map(String::as_str)
+    }
+}
 
 /// The reason that a document was not signed or is rejected.
 #[derive(Debug, thiserror::Error)]
@@ -81,8 +115,8 @@ pub enum SignError {
     /// The document needs a newer reader.
     #[error("it needs features that this version of kbak does not have: {}", .0.join(", "))]
     Requires(Vec<String>),
-    /// A line longer than 1 MiB cannot be signed.
-    #[error("a signed line would have {0} bytes, at most {MAX_LINE} are possible")]
+    /// The document would be longer than readers accept.
+    #[error("a signed document would have {0} bytes, which is more than readers accept")]
     TooLong(usize),
     /// The key cannot sign.
     #[error("cannot sign")]
@@ -182,7 +216,8 @@ impl SignedDocument {
         ssh_key::PublicKey::from(self.key.data())
             .verify(namespace.as_str(), &self.bytes[..self.line], &self.signature)
             .map_err(|_| SignError::Signature)?;
-        Ok(VerifiedLine { line: self.bytes.slice(..self.line), key: self.key, namespace, hash: self.hash() })
+        let line = self.bytes.slice(..self.line);
+        Ok(VerifiedLine { line, key: self.key, namespace, hash: self.hash() })
     }
 
     /// Returns the key that the signature names, unverified.
@@ -217,11 +252,16 @@ pub struct VerifiedLine {
 }
 
 impl VerifiedLine {
-    /// Reads the line as `T`. Its `type` must be the namespace's, and all features in `requires` must be
-    /// known; other unknown fields are ignored.
+    /// Reads the line as `T`. Its `type` must be the namespace's, and all features that reading requires must
+    /// be known; other unknown fields are ignored.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, SignError> {
         check_head(self.namespace, &self.line)?;
         Ok(json::parse(&self.line)?)
+    }
+
+    /// Returns the unknown features that operations other than reading require.
+    pub fn missing_features(&self) -> Result<MissingFeatures, SignError> {
+        check_head(self.namespace, &self.line)
     }
 
     /// Returns the key that signed.
@@ -253,7 +293,7 @@ struct DocumentHead {
     requires: Vec<String>,
 }
 
-fn check_head(namespace: Namespace, line: &[u8]) -> Result<(), SignError> {
+fn check_head(namespace: Namespace, line: &[u8]) -> Result<MissingFeatures, SignError> {
     // serde reads an array as a struct; all readers must see an object.
     if !line.starts_with(b"{") {
         return Err(SignError::Malformed("its line is no JSON object"));
@@ -263,9 +303,10 @@ fn check_head(namespace: Namespace, line: &[u8]) -> Result<(), SignError> {
     if found != wanted {
         return Err(SignError::Type { wanted, found: shorten(&found) });
     }
-    let unknown: Vec<String> =
-        requires.iter().filter(|feature| !FEATURES.contains(&feature.as_str())).map(|f| shorten(f)).collect();
-    if unknown.is_empty() { Ok(()) } else { Err(SignError::Requires(unknown)) }
+    let unknown = requires.iter().filter(|feature| !FEATURES.contains(&feature.as_str()));
+    let (others, reading): (Vec<String>, _) =
+        unknown.map(|feature| shorten(feature)).partition(|feature| Operation::of(feature).is_some());
+    if reading.is_empty() { Ok(MissingFeatures(others)) } else { Err(SignError::Requires(reading)) }
 }
 
 /// Returns at most 64 characters of untrusted text, without control characters.

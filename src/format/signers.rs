@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! # comment
+//! # kbak-cut-off ssh-ed25519 AAAA… none a reason ([`super::revocation`])
 //! <writer id> namespaces="kbak-epoch-v1,kbak-manifest-v1" ssh-ed25519 AAAA… comment
 //! ```
 //!
@@ -11,6 +12,7 @@
 //! line's number, because ignoring an option would make the pin wider than it says.
 
 use super::namespace::Namespace;
+use super::revocation::Revocation;
 use super::signing_key::{KeyError, PublicKey};
 use crate::report::text::without_bom;
 
@@ -34,6 +36,7 @@ pub struct Signer {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Signers {
     signers: Vec<Signer>,
+    revoked: Vec<Revocation>,
 }
 
 /// The reason that a line of a signers file is rejected.
@@ -70,6 +73,9 @@ pub enum SignersErrorKind {
     /// The key is malformed or of another type.
     #[error("{0}")]
     Key(KeyError),
+    /// The line begins like a revocation and is none.
+    #[error("it revokes a key, and has {0}")]
+    CutOff(&'static str),
     /// The file contains a private key. The message does not show it.
     #[error("the file of public keys contains a private key: remove it, and create a new one")]
     Private,
@@ -81,16 +87,31 @@ impl Signers {
         if text.len() > MAX_SIGNERS {
             return Err(SignersError { line: 0, kind: SignersErrorKind::TooLarge });
         }
-        let mut signers = Vec::new();
+        let (mut signers, mut revoked) = (Vec::new(), Vec::new());
         for (number, line) in without_bom(text).lines().enumerate() {
             let line = line.trim();
+            if let Some(revocation) = Revocation::parse_line(line) {
+                let wrong = |what| SignersError { line: number + 1, kind: SignersErrorKind::CutOff(what) };
+                revoked.push(revocation.map_err(wrong)?);
+                continue;
+            }
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
             let signer = Signer::parse(line).map_err(|kind| SignersError { line: number + 1, kind })?;
             signers.push(signer);
         }
-        Ok(Self { signers })
+        Ok(Self { signers, revoked })
+    }
+
+    /// Returns the keys that the file itself revokes.
+    pub fn revoked(&self) -> &[Revocation] {
+        &self.revoked
+    }
+
+    /// Revokes a key.
+    pub fn revoke(&mut self, revocation: Revocation) {
+        self.revoked.push(revocation);
     }
 
     /// Adds a pinned key.
@@ -101,18 +122,22 @@ impl Signers {
     /// Adds the keys of another pin.
     pub fn extend(&mut self, other: Self) {
         self.signers.extend(other.signers);
+        self.revoked.extend(other.revoked);
     }
 
-    /// Returns the keys that are pinned for `principal` and `namespace`.
+    /// Returns the keys that are pinned for `principal` and `namespace`. A key that the file itself revokes signs
+    /// nothing any more; of its manifests and epochs, the chain tells which were good before.
     pub fn lookup<'a>(
         &'a self,
         principal: &'a str,
         namespace: Namespace,
     ) -> impl Iterator<Item = PublicKey> + 'a {
+        let signs_chain = matches!(namespace, Namespace::Manifest | Namespace::Epoch);
         self.signers
             .iter()
             .filter(move |signer| {
-                signer.principals.iter().any(|p| p == principal)
+                (signs_chain || !self.revoked.iter().any(|revoked| revoked.key == signer.key))
+                    && signer.principals.iter().any(|p| p == principal)
                     && signer.namespaces.iter().any(|n| n == namespace.as_str())
             })
             .map(|signer| signer.key)
@@ -139,9 +164,10 @@ impl Signers {
         self.signers.is_empty()
     }
 
-    /// Returns the text of the file: one line per key.
+    /// Returns the text of the file: one line per key, and one per revoked key.
     pub fn to_text(&self) -> String {
-        self.signers.iter().map(|signer| signer.to_line() + "\n").collect()
+        let signers = self.signers.iter().map(|signer| signer.to_line() + "\n");
+        signers.chain(self.revoked.iter().map(|revocation| revocation.to_line() + "\n")).collect()
     }
 }
 

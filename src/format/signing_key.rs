@@ -6,9 +6,10 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use signature::{Signer as _, Verifier as _};
 use ssh_key::private::{Ed25519Keypair, KeypairData};
 use ssh_key::public::{Ed25519PublicKey, KeyData};
-use ssh_key::{Algorithm, HashAlg, LineEnding, SshSig};
+use ssh_key::{Algorithm, HashAlg, LineEnding, Signature, SshSig};
 use zeroize::Zeroizing;
 
 use super::namespace::Namespace;
@@ -47,6 +48,13 @@ impl PublicKey {
             KeyData::Ed25519(key) => Ok(Self(key.0)),
             other => Err(KeyError::Algorithm(other.algorithm().to_string())),
         }
+    }
+
+    /// True if this key made the raw Ed25519 `signature` of `message`.
+    #[must_use]
+    pub(super) fn verifies(self, message: &[u8], signature: &[u8; 64]) -> bool {
+        Signature::new(Algorithm::Ed25519, signature.as_slice())
+            .is_ok_and(|signature| self.data().verify(message, &signature).is_ok())
     }
 
     /// Returns the fingerprint `SHA256:…`, as `ssh-keygen -l` shows it.
@@ -163,6 +171,12 @@ impl SigningKey {
     #[expect(clippy::expect_used, reason = "every constructor makes an Ed25519 key")]
     pub fn public(&self) -> PublicKey {
         PublicKey::from_data(self.0.public_key().key_data()).expect("an Ed25519 key")
+    }
+
+    /// Returns the raw Ed25519 signature of `message`.
+    pub(super) fn sign_bytes(&self, message: &[u8]) -> Result<[u8; 64], KeyError> {
+        let signature = self.0.try_sign(message).map_err(|error| KeyError::Other(error.to_string()))?;
+        signature.as_bytes().try_into().map_err(|_| KeyError::Other("not 64 bytes".into()))
     }
 
     /// Signs `line`, including its newline. Returns the armored SSHSIG.

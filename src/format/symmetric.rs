@@ -1,8 +1,11 @@
 //! Encryption and decryption of the symmetric objects of a domain: index, cache, record, state.
 
+use bytes::Bytes;
+
 use super::container::{ContainerError, ContainerKey, Sealer, open as open_container};
+use super::ids::{NameId, ObjectHash};
 use super::layout::{EpochPath, ObjectClass};
-use super::{derive::DomainKey, ids::NameId, object::SealedObject};
+use super::{derive::DomainKey, object::SealedObject};
 
 /// Encrypts `plaintext` as an object of `class` in `domain`.
 pub(super) fn seal(
@@ -12,11 +15,20 @@ pub(super) fn seal(
     class: ObjectClass,
     plaintext: &[u8],
 ) -> Result<SealedObject, ContainerError> {
+    let (bytes, hash) = encrypt(key, class, plaintext)?;
+    Ok(SealedObject::new(path.in_domain(domain, class, hash), bytes, hash))
+}
+
+/// Encrypts `plaintext` for `class`. Returns the age file and its hash.
+pub(super) fn encrypt(
+    key: &DomainKey,
+    class: ObjectClass,
+    plaintext: &[u8],
+) -> Result<(Bytes, ObjectHash), ContainerError> {
     let passphrase = key.passphrase(class).ok_or(ContainerError::NotAKey)?;
     let mut sealer = Sealer::with_passphrase(&passphrase, plaintext.len())?;
     sealer.write(plaintext)?;
-    let (bytes, hash) = sealer.finish()?;
-    Ok(SealedObject::new(path.in_domain(domain, class, hash), bytes, hash))
+    sealer.finish()
 }
 
 /// Decrypts an object of `class` of at most `limit` bytes of plaintext.

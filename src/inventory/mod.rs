@@ -40,6 +40,8 @@ pub struct InventoryOptions {
     pub namespaces: Vec<String>,
     /// `true` to list Services too: by them coverage finds the databases that a plan's hosts mean.
     pub services: bool,
+    /// `true` to leave Secrets out, and kinds that are read because they name Secrets.
+    pub without_secrets: bool,
 }
 
 /// The inventory of a cluster.
@@ -154,15 +156,20 @@ pub struct Service {
 
 /// Returns the kinds that an inventory reads, of those of a cluster, with the verbs of the requests.
 #[must_use]
-pub fn read_kinds(kinds: &[KindInfo], services: bool) -> Vec<(&KindInfo, &'static [&'static str])> {
+pub fn read_kinds<'a>(
+    kinds: &'a [KindInfo],
+    options: &InventoryOptions,
+) -> Vec<(&'a KindInfo, &'static [&'static str])> {
+    let secrets = !options.without_secrets;
     let of = |kind: &KindInfo| -> Option<&'static [&'static str]> {
         match (kind.group.as_str(), kind.plural.as_str()) {
             // Those without a known workload are read one by one.
             ("", "pods") => Some(&["get", "list"]),
-            ("", "namespaces" | "persistentvolumeclaims" | "secrets") => Some(&["list"]),
-            ("", "services") if services => Some(&["list"]),
+            ("", "namespaces" | "persistentvolumeclaims") => Some(&["list"]),
+            ("", "secrets") if secrets => Some(&["list"]),
+            ("", "services") if options.services => Some(&["list"]),
             ("apps", "statefulsets" | "deployments" | "daemonsets") => Some(&["list"]),
-            (group, plural) => (irreplaceable_secrets::names_secrets(kind)
+            (group, plural) => ((secrets && irreplaceable_secrets::names_secrets(kind))
                 || known_names::engine_of_kind(group, plural).is_some())
             .then_some(&["list"]),
         }
@@ -213,7 +220,9 @@ async fn read_all(
         read_services(&scope, inventory).await;
     }
     meter.add_done(1);
-    irreplaceable_secrets::read_irreplaceable_secrets(&scope, discovered, inventory).await;
+    if !options.without_secrets {
+        irreplaceable_secrets::read_irreplaceable_secrets(&scope, discovered, inventory).await;
+    }
     meter.add_done(1);
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -11,12 +12,20 @@ use super::private_file;
 use super::writer_key::{VERSION, WriterFileError, WriterKey, pretty};
 use crate::format::derive::{EpochSecret, SecretKey};
 use crate::format::ids::{EpochId, NameId, ObjectHash, RepositoryId, WriterId, from_hex, to_hex};
-use crate::format::{epoch::Epoch, json, sign::KeyError};
+use crate::format::manifest::MAX_TRUST;
+use crate::format::sign::{KeyError, PublicKey};
+use crate::format::{epoch::VerifiedEpoch, json, timestamp};
 use crate::report::text::bytes_without_bom;
 use crate::runtime::Runtime;
 
 /// The most epoch secrets in one file: the current one and those of a rollover in progress.
 pub const MAX_SECRETS: usize = 8;
+
+/// The most snapshots committed last that one file holds.
+pub const MAX_HEADS: usize = 16;
+
+/// The most runs without a commit that one file holds.
+pub const MAX_RUNS: usize = 32;
 
 const EPOCH_KIND: &str = "epoch secret";
 
@@ -27,43 +36,56 @@ pub struct StoredSecret {
     pub epoch: EpochId,
     /// The epoch's secret.
     pub secret: EpochSecret,
+    /// The SHA-256 of epoch.json: whoever had the writer's key for a minute could sign another one, with a recipient
+    /// of their own. None in files of earlier versions.
+    pub document: Option<ObjectHash>,
 }
 
 impl StoredSecret {
-    /// True if this is the secret of `epoch`.
-    pub fn matches(&self, epoch: &Epoch) -> bool {
-        self.epoch == epoch.epoch && self.secret.commitment() == epoch.commitment.0
+    /// True if this is the secret of `epoch`, and `epoch` the document that this writer stored.
+    pub fn matches(&self, epoch: &VerifiedEpoch) -> bool {
+        let is_stored = self.document.is_none_or(|document| document == epoch.hash());
+        is_stored && self.epoch == epoch.epoch && self.secret.commitment() == epoch.commitment.0
     }
 }
 
-/// The storage for a writer's epoch secrets of one plan: a file or a Kubernetes Secret.
-///
-/// During a rollover it holds the old and the new secret, so that a crash at any point loses
-/// neither; afterwards only the new one.
+/// The content of a writer's file of a plan: its epoch secrets, and its own past, which the store cannot forge.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EpochFileState {
+    /// The epoch secrets. During a rollover the old and the new one, so that a crash at any point loses
+    /// neither; afterwards only the new one.
+    pub secrets: Vec<StoredSecret>,
+    /// The snapshots that were committed last: several only after two runs at once.
+    pub heads: Vec<LastCommit>,
+    /// The runs that have begun and did not commit.
+    pub runs: Vec<OpenRun>,
+    /// The revocations that were seen in the store, by the SHA-256 of their records.
+    pub trust: Vec<ObjectHash>,
+}
+
+/// The storage for a writer's state of one plan: a file or a Kubernetes Secret.
 #[async_trait]
 pub trait EpochSecretStore: Send + Sync + fmt::Debug {
     /// Returns a name for messages.
     fn describe(&self) -> String;
-    /// Returns the stored secrets, or none if the storage does not exist yet.
-    async fn load(&self) -> Result<Option<Vec<StoredSecret>>, WriterFileError>;
-    /// Changes the stored secrets atomically. A store that several runs share prevents concurrent changes.
-    async fn update(&self, change: SecretsChange<'_>) -> Result<(), WriterFileError>;
+    /// Returns the stored state, or none if the storage does not exist yet.
+    async fn load(&self) -> Result<Option<EpochFileState>, WriterFileError>;
+    /// True if several machines write here: then only one run at a time may create an epoch.
+    fn is_shared(&self) -> bool {
+        false
+    }
+    /// Changes the stored state atomically. Fails with [`WriterFileError::SecretChanged`] if `change` gives it up,
+    /// or if other changes always come first.
+    async fn update(&self, change: StateChange<'_>) -> Result<(), WriterFileError>;
     /// Checks that a new epoch's secret can be stored, without storing any.
     async fn check_writable(&self) -> Result<(), WriterFileError> {
         Ok(())
     }
-    /// Returns the last committed snapshot, if the store keeps it.
-    async fn head(&self) -> Result<Option<LastCommit>, WriterFileError> {
-        Ok(None)
-    }
-    /// Stores the last committed snapshot, if the store can.
-    async fn save_head(&self, _: LastCommit) -> Result<(), WriterFileError> {
-        Ok(())
-    }
 }
 
-/// A function from the stored secrets to those to store. It may be called again, on its own result too.
-pub type SecretsChange<'a> = &'a (dyn Fn(Vec<StoredSecret>) -> Vec<StoredSecret> + Send + Sync);
+/// A function from the stored state to the one to store; none gives the change up. It may be called again, on its
+/// own result too.
+pub type StateChange<'a> = &'a (dyn Fn(EpochFileState) -> Option<EpochFileState> + Send + Sync);
 
 /// The content of an epoch file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,20 +96,30 @@ pub struct EpochFile {
     pub writer: WriterId,
     /// The plan.
     pub plan: NameId,
-    /// The epoch secrets.
-    pub secrets: Vec<StoredSecret>,
-    /// The last snapshot that was committed with them.
-    pub head: Option<LastCommit>,
+    /// The secrets and the past of the plan.
+    pub state: EpochFileState,
 }
 
-/// The last snapshot that this writer committed. With it the writer notices when the newest
-/// snapshots were removed from the store.
+/// A snapshot that this writer committed. With it the writer notices when the newest snapshots were removed
+/// from the store, and believes only hints that its own snapshots name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastCommit {
     /// Its sequence.
     pub seq: u64,
     /// SHA-256 of its manifest.
     pub hash: ObjectHash,
+}
+
+/// A run that has begun: the next one believes the index objects that its key signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenRun {
+    /// The public half of a key that only the run's memory held.
+    pub key: PublicKey,
+    /// The epoch that it writes into.
+    pub epoch: EpochId,
+    /// The time at which it began, by the store's clock.
+    #[serde(with = "timestamp")]
+    pub started: Timestamp,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -98,14 +130,20 @@ struct EpochFileText {
     writer: WriterId,
     plan: NameId,
     epochs: Vec<SecretText>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    head: Option<LastCommit>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    heads: Vec<LastCommit>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    runs: Vec<OpenRun>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    trust: Vec<ObjectHash>,
 }
 
 #[derive(Serialize, Deserialize)]
 struct SecretText {
     epoch: EpochId,
     secret: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    document: Option<ObjectHash>,
 }
 
 impl Drop for SecretText {
@@ -124,17 +162,22 @@ impl EpochFile {
             kind: EPOCH_KIND,
             source,
         })?;
-        if file.kbak != EPOCH_KIND || file.version != VERSION || file.epochs.len() > MAX_SECRETS {
+        let too_many = file.epochs.len() > MAX_SECRETS
+            || file.heads.len() > MAX_HEADS
+            || file.runs.len() > MAX_RUNS
+            || file.trust.len() > MAX_TRUST;
+        if file.kbak != EPOCH_KIND || file.version != VERSION || too_many {
             return Err(WriterFileError::Kind { label: label(), kind: EPOCH_KIND });
         }
         let read = |text: &SecretText| {
             let bytes = from_hex::<32>(&text.secret)
                 .map_err(|_| WriterFileError::Key { label: label(), source: KeyError::Malformed })?;
-            Ok(StoredSecret { epoch: text.epoch, secret: EpochSecret(SecretKey::new(bytes)) })
+            let secret = EpochSecret(SecretKey::new(bytes));
+            Ok(StoredSecret { epoch: text.epoch, secret, document: text.document })
         };
         let secrets = file.epochs.iter().map(read).collect::<Result<_, WriterFileError>>()?;
-        let EpochFileText { repository, writer, plan, head, .. } = file;
-        Ok(Self { repository, writer, plan, secrets, head })
+        let EpochFileText { repository, writer, plan, heads, runs, trust, .. } = file;
+        Ok(Self { repository, writer, plan, state: EpochFileState { secrets, heads, runs, trust } })
     }
 
     /// Checks that the file belongs to a plan of a writer. `label` names it in messages.
@@ -162,6 +205,7 @@ impl EpochFile {
         let write = |secrets: &StoredSecret| SecretText {
             epoch: secrets.epoch,
             secret: to_hex(secrets.secret.0.expose()),
+            document: secrets.document,
         };
         pretty(&EpochFileText {
             kbak: EPOCH_KIND.to_owned(),
@@ -169,8 +213,10 @@ impl EpochFile {
             repository: self.repository,
             writer: self.writer,
             plan: self.plan,
-            epochs: self.secrets.iter().map(write).collect(),
-            head: self.head,
+            epochs: self.state.secrets.iter().map(write).collect(),
+            heads: self.state.heads.clone(),
+            runs: self.state.runs.clone(),
+            trust: self.state.trust.clone(),
         })
     }
 }
@@ -213,8 +259,8 @@ impl EpochSecretStore for FileSecretStore {
         self.path.display().to_string()
     }
 
-    async fn load(&self) -> Result<Option<Vec<StoredSecret>>, WriterFileError> {
-        Ok(self.read().await?.map(|file| file.secrets))
+    async fn load(&self) -> Result<Option<EpochFileState>, WriterFileError> {
+        Ok(self.read().await?.map(|file| file.state))
     }
 
     async fn check_writable(&self) -> Result<(), WriterFileError> {
@@ -227,27 +273,14 @@ impl EpochSecretStore for FileSecretStore {
         })
     }
 
-    async fn head(&self) -> Result<Option<LastCommit>, WriterFileError> {
-        Ok(self.read().await?.and_then(|file| file.head))
-    }
-
-    async fn save_head(&self, head: LastCommit) -> Result<(), WriterFileError> {
-        let lock = self.lock().await;
-        let Some(file) = self.read().await? else { return Ok(()) };
-        // Another run may have committed a later snapshot.
-        if file.head.is_none_or(|known| known.seq <= head.seq) {
-            self.write(file.secrets, Some(head)).await?;
-        }
-        drop(lock);
-        Ok(())
-    }
-
-    async fn update(&self, change: SecretsChange<'_>) -> Result<(), WriterFileError> {
+    async fn update(&self, change: StateChange<'_>) -> Result<(), WriterFileError> {
         // Two runs that start at the same time must not lose each other's secret.
         let lock = self.lock().await;
-        let (secrets, head) =
-            self.read().await?.map_or_else(Default::default, |file| (file.secrets, file.head));
-        let written = self.write(change(secrets), head).await;
+        let state = self.read().await?.map(|file| file.state).unwrap_or_default();
+        let written = match change(state) {
+            Some(changed) => self.write(changed).await,
+            None => Err(WriterFileError::SecretChanged { label: self.describe() }),
+        };
         drop(lock);
         written
     }
@@ -272,13 +305,9 @@ impl FileSecretStore {
         Ok(Some(file))
     }
 
-    async fn write(
-        &self,
-        secrets: Vec<StoredSecret>,
-        head: Option<LastCommit>,
-    ) -> Result<(), WriterFileError> {
+    async fn write(&self, state: EpochFileState) -> Result<(), WriterFileError> {
         let (repository, writer, plan) = (self.repository, self.writer, self.plan);
-        let file = EpochFile { repository, writer, plan, secrets, head };
+        let file = EpochFile { repository, writer, plan, state };
         let (path, random) = (self.path.clone(), self.runtime.random());
         let text = file.to_text();
         let replaced = move || private_file::replace(&path, random, text.as_bytes());

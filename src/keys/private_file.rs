@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
@@ -48,6 +48,12 @@ impl FileError {
     /// True if the file does not exist.
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// True if the file or its folder cannot be changed by this user: a mounted Secret.
+    pub fn is_read_only(&self) -> bool {
+        use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+        matches!(self, Self::Io { source, .. } if matches!(source.kind(), PermissionDenied | ReadOnlyFilesystem))
     }
 }
 
@@ -151,10 +157,21 @@ pub fn create(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), FileError> {
 /// Replaces a 0600 file atomically: writes a temporary file in the same folder, then fsync,
 /// rename, fsync of the folder. `random` names the temporary file.
 pub fn replace(path: &Path, random: [u8; 8], bytes: &[u8]) -> Result<(), FileError> {
+    replace_with_mode(path, 0o600, random, bytes)
+}
+
+/// Replaces a file as [`replace`] does, and keeps its permissions. Follows a link to it.
+pub fn replace_public(path: &Path, random: [u8; 8], bytes: &[u8]) -> Result<(), FileError> {
+    let path = fs::canonicalize(path).map_err(io_error("replace", path))?;
+    let mode = fs::metadata(&path).map_err(io_error("replace", &path))?.permissions().mode() & 0o777;
+    replace_with_mode(&path, mode, random, bytes)
+}
+
+fn replace_with_mode(path: &Path, mode: u32, random: [u8; 8], bytes: &[u8]) -> Result<(), FileError> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.new", to_hex(&random)));
     let temporary = path.with_file_name(name);
-    create(&temporary, 0o600, bytes)?;
+    create(&temporary, mode, bytes)?;
     let renamed = fs::rename(&temporary, path).and_then(|()| sync_folder(path));
     renamed.map_err(|error| {
         let _ = fs::remove_file(&temporary);

@@ -106,11 +106,14 @@ pub enum WriterFileError {
 }
 
 impl WriterFileError {
-    /// True if a file cannot be written where it is, as on a mounted Secret.
-    pub fn is_read_only_file(&self) -> bool {
-        use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
-        let Self::File(FileError::Io { source, .. }) = self else { return false };
-        matches!(source.kind(), ReadOnlyFilesystem | PermissionDenied)
+    /// True if the file or Secret cannot be changed by this account: a mounted or immutable Secret, or a
+    /// missing right.
+    pub fn is_read_only(&self) -> bool {
+        match self {
+            Self::File(error) => error.is_read_only(),
+            Self::NotWritable { .. } | Self::SecretRefused { .. } | Self::SecretImmutable { .. } => true,
+            _ => false,
+        }
     }
 }
 

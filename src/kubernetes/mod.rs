@@ -8,6 +8,8 @@ mod kind;
 pub mod list_page;
 mod nesting;
 pub mod pod_spec;
+mod recorded_selection;
+mod referenced_kinds;
 pub mod selection;
 mod storage_versions;
 
@@ -20,4 +22,6 @@ pub(crate) use list_page::{encode_query, page_query};
 #[cfg(any(test, feature = "testing"))]
 pub use nesting::steps_so_far;
 pub use nesting::{MAX_NESTING, count_step, is_empty_collection, nesting_of};
+pub use recorded_selection::{RecordedSelection, SelectedNamespaces};
+pub use referenced_kinds::has_definition;
 pub use selection::{Selection, SelectionError};

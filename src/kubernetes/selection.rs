@@ -1,6 +1,7 @@
 //! The selection of namespaces, kinds and labels. Pure.
 
 use super::KindInfo;
+use super::referenced_kinds::{is_referenced, may_refer};
 use crate::plan::{self, ClusterScoped, EVENT_KINDS, Glob, GlobError, ResourcesSpec};
 
 /// The most namespaces that are listed one by one; above it, whole kinds are listed and filtered.
@@ -63,24 +64,6 @@ fn matches_kind(glob: &Glob, kind: &KindInfo, core: &dyn Fn(&str) -> bool) -> bo
     glob.as_str() == kind.plural && !core(&kind.plural)
 }
 
-/// Cluster-scoped kinds that namespaced objects may need; the backup of resources finds the objects.
-const REFERENCED_KINDS: &[(&str, &str)] = &[
-    ("", "namespaces"),
-    ("", "persistentvolumes"),
-    ("apiextensions.k8s.io", "customresourcedefinitions"),
-    ("scheduling.k8s.io", "priorityclasses"),
-    ("storage.k8s.io", "storageclasses"),
-    ("storage.k8s.io", "volumeattributesclasses"),
-    ("snapshot.storage.k8s.io", "volumesnapshotclasses"),
-    ("snapshot.storage.k8s.io", "volumesnapshotcontents"),
-    ("networking.k8s.io", "ingressclasses"),
-    ("gateway.networking.k8s.io", "gatewayclasses"),
-    ("node.k8s.io", "runtimeclasses"),
-    ("resource.k8s.io", "deviceclasses"),
-    ("rbac.authorization.k8s.io", "clusterroles"),
-    ("rbac.authorization.k8s.io", "clusterrolebindings"),
-];
-
 impl Default for Selection {
     /// Selects everything except events.
     fn default() -> Self {
@@ -102,11 +85,16 @@ impl Selection {
     pub fn kinds<'a>(&self, all: &'a [KindInfo]) -> Vec<&'a KindInfo> {
         let core = |plural: &str| all.iter().any(|kind| kind.group.is_empty() && kind.plural == plural);
         let any = |globs: &[Glob], kind: &KindInfo| globs.iter().any(|glob| matches_kind(glob, kind, &core));
-        let is_selected = |kind: &&KindInfo| {
-            (any(&self.kinds, kind) || self.is_needed_beside(kind)) && !any(&self.exclude_kinds, kind)
-        };
-        let mut kinds: Vec<&KindInfo> =
-            all.iter().filter(is_selected).filter(|kind| self.in_scope(kind)).collect();
+        let possible: Vec<&KindInfo> =
+            all.iter().filter(|kind| self.in_scope(kind) && !any(&self.exclude_kinds, kind)).collect();
+        let (chosen, others): (Vec<&KindInfo>, Vec<&KindInfo>) =
+            possible.into_iter().partition(|kind| any(&self.kinds, kind));
+        let is_needed =
+            |kind: &&KindInfo| self.is_needed_beside(kind) && chosen.iter().any(|from| may_refer(from, kind));
+        let needed: Vec<&KindInfo> = others.into_iter().filter(is_needed).collect();
+        let is_selected =
+            |kind: &&KindInfo| chosen.iter().chain(&needed).any(|one| std::ptr::eq(*one, *kind));
+        let mut kinds: Vec<&KindInfo> = all.iter().filter(is_selected).collect();
         kinds.sort_by_key(|kind| kind.read_order());
         kinds
     }
@@ -156,8 +144,7 @@ impl Selection {
     /// Returns true if no kind pattern matches a cluster-scoped kind, and its objects are read because objects
     /// of the selected kinds cannot exist without them.
     fn is_needed_beside(&self, kind: &KindInfo) -> bool {
-        let is_grant = kind.plural == "clusterrolebindings";
-        self.is_read_on_demand(kind) && !is_grant && !self.names_kind(kind)
+        self.is_read_on_demand(kind) && !self.names_kind(kind)
     }
 
     /// Returns true if a kind pattern matches a kind that others may need.
@@ -173,10 +160,9 @@ impl Selection {
 
     /// Returns true if objects of a kind are read only because others need them.
     pub fn is_read_on_demand(&self, kind: &KindInfo) -> bool {
-        !kind.namespaced
-            && self.cluster_scoped == ClusterScoped::Auto
+        self.cluster_scoped == ClusterScoped::Auto
             && (self.restricts_objects() || !self.names_kind(kind))
-            && REFERENCED_KINDS.contains(&(kind.group.as_str(), kind.plural.as_str()))
+            && is_referenced(kind)
     }
 
     /// Returns true if a namespace is read whether or not an object in it is.
@@ -276,13 +262,15 @@ mod tests {
             selection.kinds(&all).iter().map(|kind| kind.plural.clone()).collect()
         };
         let chosen = Selection { kinds: globs(&["widgets.mv.example"]), ..Selection::default() };
-        let needed = ["widgets", "namespaces", "persistentvolumes", "customresourcedefinitions"];
-        assert_eq!(selected(&chosen), needed);
+        assert_eq!(selected(&chosen), ["widgets", "namespaces", "customresourcedefinitions"]);
+        let claims = Selection { kinds: globs(&["persistentvolumeclaims"]), ..chosen.clone() };
+        assert_eq!(selected(&claims), ["persistentvolumeclaims", "namespaces", "persistentvolumes"]);
+        let maps = Selection { kinds: globs(&["configmaps"]), ..chosen.clone() };
+        assert_eq!(selected(&maps), ["configmaps", "namespaces"], "no rights on kinds that they cannot need");
         assert!(chosen.is_read_on_demand(&all[1]) && chosen.is_partial());
         let named = Selection { kinds: globs(&["configmaps", "persistentvolumes"]), ..chosen.clone() };
         assert!(!named.is_read_on_demand(&all[4]), "all volumes were asked for");
-        let excluded =
-            Selection { exclude_kinds: globs(&["namespaces", "persistentvolumes"]), ..chosen.clone() };
+        let excluded = Selection { exclude_kinds: globs(&["namespaces"]), ..chosen.clone() };
         assert_eq!(selected(&excluded), ["widgets", "customresourcedefinitions"]);
         let none = Selection { cluster_scoped: ClusterScoped::None, ..chosen };
         assert_eq!(selected(&none), ["widgets"]);

@@ -19,7 +19,7 @@ use std::time::Duration;
 use futures::future::{join, join_all};
 
 pub use content::summary;
-pub use cron_job::CronJobEvents;
+pub use cron_job::{CronJobEvents, EventsRefused};
 pub use receiver::{AddressError, read_address};
 
 use crate::plan::{Notify, NotifyVerb};

@@ -22,6 +22,9 @@ const KUMA_PATH: &str = "/api/push/";
 /// The part of the path of a Pushgateway's address that has a grouping key already.
 const GROUPING_KEY: &str = "/metrics/job/";
 
+/// The part of the path of a Pushgateway's address that names the cluster already.
+const CLUSTER_KEY: &str = "/cluster/";
+
 /// An address that cannot be used. It is not repeated.
 #[derive(Debug, thiserror::Error)]
 pub enum AddressError {
@@ -57,7 +60,7 @@ opaque_debug!(Receiver: "Receiver");
 enum Work {
     Ping,
     Webhook { template: Option<NoticeTemplate>, when: NotifyWhen },
-    Metrics,
+    Metrics { cluster: Option<String> },
 }
 
 /// Reads the address of a receiver, from its file or from the plan.
@@ -96,7 +99,7 @@ impl Receiver {
                 template: webhook.template.as_deref().and_then(|text| NoticeTemplate::parse(text).ok()),
                 when: webhook.when.unwrap_or_default(),
             },
-            Notify::Metrics(_) => Work::Metrics,
+            Notify::Metrics(metrics) => Work::Metrics { cluster: metrics.cluster.clone() },
         };
         let place = format!("notify[{number}].{}", notify.kind());
         Self { place, address: read_address(notify), work }
@@ -137,8 +140,8 @@ impl Receiver {
             }
             // A POST replaces the metrics of the same names alone: a run that failed does not know the last
             // success, and must not remove it.
-            Work::Metrics => Outgoing::post(
-                with_path(address, &grouping_key(address, end)),
+            Work::Metrics { cluster } => Outgoing::post(
+                with_path(address, &grouping_key(address, cluster.as_deref(), end)),
                 "text/plain; version=0.0.4; charset=utf-8",
                 end.metrics.to_owned(),
             ),
@@ -180,12 +183,15 @@ fn kuma(address: &Uri, end: RunEnd<'_>) -> String {
     format!("{text}?{}", made.finish())
 }
 
-/// Returns the path after the address of a Pushgateway: without the plan and the verb, a verification would
-/// replace the metrics of a backup.
-fn grouping_key(address: &Uri, end: RunEnd<'_>) -> String {
+/// Returns the path after the address of a Pushgateway. Without the plan and the verb, a verification would
+/// replace the metrics of a backup; without the cluster, another cluster's backup would. It depends on no answer
+/// of a server: a run that fails must replace the metrics of the one before.
+fn grouping_key(address: &Uri, cluster: Option<&str>, end: RunEnd<'_>) -> String {
     let job = if address.path().contains(GROUPING_KEY) { "" } else { "metrics/job/kbak/" };
     let plan = end.report.plan.as_ref().map(|plan| format!("plan/{plan}/")).unwrap_or_default();
-    format!("{job}{plan}verb/{}", end.report.verb)
+    let cluster = cluster.filter(|_| !address.path().contains(CLUSTER_KEY));
+    let cluster = cluster.map(|cluster| format!("cluster/{cluster}/")).unwrap_or_default();
+    format!("{job}{cluster}{plan}verb/{}", end.report.verb)
 }
 
 /// Returns an address up to its query, and the query.

@@ -1,12 +1,12 @@
 //! Compresses chunks to zstd frames and back, with reused contexts. The only file that uses zstd.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use zstd::bulk::{Compressor, Decompressor};
 use zstd::zstd_safe::{CParameter, DParameter};
 
 use crate::format::pack::MAX_CHUNK;
-use crate::runtime::lock;
+use crate::runtime::{Buffer, BufferPool, lock};
 
 /// The log2 of the largest window, 8 MiB. Stock `zstd -d` accepts larger ones without
 /// `--long`; kbak promises 2^23.
@@ -37,7 +37,30 @@ pub enum CodecError {
 pub struct Codec {
     level: i32,
     verify: bool,
-    spare: Arc<Mutex<Vec<Contexts>>>,
+    buffers: BufferPool,
+    contexts: Arc<(Mutex<ContextStock>, Condvar)>,
+}
+
+/// The contexts that exist: at most one for each processor. More would only divide its caches.
+struct ContextStock {
+    spare: Vec<Contexts>,
+    left: usize,
+}
+
+/// Returns contexts to the stock, also if their user panics: otherwise others wait for ever.
+struct BorrowedContexts<'a> {
+    contexts: Option<Contexts>,
+    owner: &'a (Mutex<ContextStock>, Condvar),
+}
+
+impl Drop for BorrowedContexts<'_> {
+    fn drop(&mut self) {
+        let mut stock = lock(&self.owner.0);
+        stock.spare.extend(self.contexts.take());
+        stock.left += 1;
+        drop(stock);
+        self.owner.1.notify_one();
+    }
 }
 
 struct Contexts {
@@ -48,28 +71,38 @@ struct Contexts {
 }
 
 impl Codec {
-    /// Creates a codec with the zstd compression level `level`. With `prove`, each frame is
-    /// decompressed and compared with its source.
+    /// Creates a codec with the zstd compression level `level`, whose results are in buffers of `buffers`.
+    /// With `verify`, each frame is decompressed and compared with its source.
     #[must_use]
-    pub fn new(level: i32, verify: bool) -> Self {
-        Self { level, verify, spare: Arc::default() }
+    pub fn new(level: i32, verify: bool, buffers: BufferPool) -> Self {
+        let left = std::thread::available_parallelism().map_or(2, usize::from);
+        let stock = ContextStock { spare: Vec::new(), left };
+        Self { level, verify, buffers, contexts: Arc::new((Mutex::new(stock), Condvar::new())) }
     }
 
+    /// Runs `run` with contexts, and waits while all are in use: each user computes, and waits for nothing.
     fn with_contexts<T>(
         &self,
         run: impl FnOnce(&mut Contexts) -> Result<T, CodecError>,
     ) -> Result<T, CodecError> {
-        let spare = lock(&self.spare).pop();
-        let mut contexts = match spare {
-            Some(contexts) => contexts,
-            None => self.contexts()?,
+        let (stock, returned) = &*self.contexts;
+        let contexts = {
+            let mut stock = lock(stock);
+            while stock.left == 0 {
+                stock = returned.wait(stock).unwrap_or_else(PoisonError::into_inner);
+            }
+            stock.left -= 1;
+            stock.spare.pop()
         };
-        let result = run(&mut contexts);
-        lock(&self.spare).push(contexts);
-        result
+        let mut borrowed = BorrowedContexts { contexts, owner: &self.contexts };
+        let contexts = match borrowed.contexts.take() {
+            Some(contexts) => contexts,
+            None => self.create_contexts()?,
+        };
+        run(borrowed.contexts.insert(contexts))
     }
 
-    fn contexts(&self) -> Result<Contexts, CodecError> {
+    fn create_contexts(&self) -> Result<Contexts, CodecError> {
         let mut compress = Compressor::new(self.level)?;
         for parameter in
             [CParameter::ContentSizeFlag(true), CParameter::ChecksumFlag(true), CParameter::DictIdFlag(false)]
@@ -82,7 +115,7 @@ impl Codec {
     }
 
     /// Compresses `plain` to one frame and, if set, verifies that it decodes to `plain`.
-    pub fn encode(&self, plain: &[u8]) -> Result<Vec<u8>, CodecError> {
+    pub fn encode(&self, plain: &[u8]) -> Result<Buffer, CodecError> {
         self.with_contexts(|contexts| {
             let Contexts { compress, decompress, copy, frame } = contexts;
             frame.clear();
@@ -96,20 +129,22 @@ impl Codec {
                     return Err(CodecError::VerifyFailed);
                 }
             }
-            // Copied to its exact length: zstd's bound is a third more than the frame takes.
-            Ok(frame.to_vec())
+            // Copied to its own length: zstd's bound is several times what most frames take.
+            let mut exact = self.buffers.take(frame.len());
+            exact.extend_from_slice(frame);
+            Ok(exact)
         })
     }
 
     /// Decodes a frame into exactly `length` bytes. A frame that holds more or fewer is an error,
-    /// and more than `length` bytes are never written.
-    pub fn decode(&self, frame: &[u8], length: usize) -> Result<Vec<u8>, CodecError> {
+    /// and nothing is written past the buffer for `length` bytes.
+    pub fn decode(&self, frame: &[u8], length: usize) -> Result<Buffer, CodecError> {
         if length > MAX_CHUNK {
             return Err(CodecError::Length { wanted: MAX_CHUNK, found: length });
         }
         self.with_contexts(|contexts| {
-            let mut plain = Vec::with_capacity(length);
-            let found = contexts.decompress.decompress_to_buffer(frame, &mut plain)?;
+            let mut plain = self.buffers.take(length);
+            let found = contexts.decompress.decompress_to_buffer(frame, &mut *plain)?;
             if found == length { Ok(plain) } else { Err(CodecError::Length { wanted: length, found }) }
         })
     }
@@ -117,7 +152,7 @@ impl Codec {
 
 impl std::fmt::Debug for Codec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Codec(level {}, prove {})", self.level, self.verify)
+        write!(f, "Codec(level {}, verify {})", self.level, self.verify)
     }
 }
 
@@ -127,11 +162,11 @@ mod tests {
 
     #[test]
     fn frame_with_another_length_is_rejected() {
-        let codec = Codec::new(3, true);
+        let codec = Codec::new(3, true, BufferPool::new(0));
         let plain = b"kbak ".repeat(10_000);
         let frame = codec.encode(&plain).unwrap();
         assert!(frame.len() < plain.len() / 10);
-        assert_eq!(codec.decode(&frame, plain.len()).unwrap(), plain);
+        assert_eq!(*codec.decode(&frame, plain.len()).unwrap(), plain);
         assert!(codec.decode(&frame, plain.len() - 1).is_err());
         assert!(codec.decode(&frame, plain.len() + 1).is_err());
         assert!(codec.decode(&frame, usize::MAX).is_err(), "absurd lengths allocate nothing");

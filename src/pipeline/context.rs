@@ -6,9 +6,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::limits::{MemoryBudget, MemoryLimits};
 use super::{PipelineError, codec::Codec};
-use crate::format::{container::DataRecipient, layout::EpochPath, object::SealedObject};
+use crate::format::{container::DataRecipient, layout::EpochPath, object::SealedObject, sign::SigningKey};
 use crate::report::event::Reporter;
-use crate::runtime::Runtime;
+use crate::runtime::{BufferPool, Runtime};
 use crate::store::{PutOutcome, Store, StoreError, StoreErrorKind, operation::Operation};
 
 /// The destination of a run's chunks: an epoch's folder and the key they are encrypted to.
@@ -18,6 +18,8 @@ pub struct EpochTarget {
     pub path: EpochPath,
     /// The epoch's public key.
     pub recipient: DataRecipient,
+    /// The key of this run, which signs its index objects.
+    pub run: Arc<SigningKey>,
 }
 
 /// The resources shared by all writers of one run. Cheap to clone.
@@ -31,20 +33,40 @@ pub struct PipelineContext {
     pub(super) codec: Codec,
     packs: Arc<Semaphore>,
     pub(super) jobs: MemoryBudget,
+    /// Two pieces for each worker: one is read while the other is compressed.
+    pieces: Arc<Semaphore>,
+    /// The buffers of open and sealed packs: at most as many as packs.
+    pub(super) pack_buffers: BufferPool,
+    /// The buffers of sources and frames.
+    chunk_buffers: BufferPool,
 }
 
 impl PipelineContext {
-    /// Creates an engine that stays within `limits`.
+    /// Creates an engine that stays within `limits`, compresses with the zstd level `level` and, with
+    /// `verify`, decompresses each frame before it is stored.
     #[must_use]
     pub fn new(
         runtime: Runtime,
         store: Arc<dyn Store>,
         reporter: Reporter,
         limits: MemoryLimits,
-        codec: Codec,
+        level: i32,
+        verify: bool,
     ) -> Self {
         let packs = Arc::new(Semaphore::new(usize::try_from(limits.packs).unwrap_or(usize::MAX)));
-        Self { runtime, store, reporter, limits, codec, packs, jobs: MemoryBudget::new(limits.jobs) }
+        // Room for what sealing adds to each pack.
+        let pack_buffers = BufferPool::new(limits.packs * (limits.pack + limits.pack / 8));
+        let chunk_buffers = BufferPool::new(limits.jobs);
+        let codec = Codec::new(level, verify, chunk_buffers.clone());
+        let jobs = MemoryBudget::new(limits.jobs);
+        let pieces = Arc::new(Semaphore::new(runtime.workers.count() * 2));
+        Self { runtime, store, reporter, limits, codec, packs, jobs, pieces, pack_buffers, chunk_buffers }
+    }
+
+    /// Returns the pool of the buffers that sources read into.
+    #[must_use]
+    pub fn buffers(&self) -> &BufferPool {
+        &self.chunk_buffers
     }
 
     /// Returns the clock, randomness and workers.
@@ -63,6 +85,10 @@ impl PipelineContext {
     #[must_use]
     pub fn reporter(&self) -> &Reporter {
         &self.reporter
+    }
+
+    pub(super) async fn piece_slot(&self) -> Result<OwnedSemaphorePermit, PipelineError> {
+        self.pieces.clone().acquire_owned().await.map_err(|_| PipelineError::Ended)
     }
 
     pub(super) async fn pack_permit(&self) -> Result<OwnedSemaphorePermit, PipelineError> {

@@ -1,14 +1,12 @@
 //! The writer of one domain in one epoch and one run: its chunk index, its packs, and the packs it refers to.
 
-use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
 use super::context::{EpochTarget, PipelineContext};
 use super::piece::{PreparedChunk, hash_and_compress};
-use super::{PipelineError, Result, chunk_index::ChunkIndex, chunk_ref::ChunkRef, packer::Packer};
+use super::{Result, chunk_index::ChunkIndex, chunk_ref::ChunkRef, packer::Packer};
 use crate::format::derive::{ChunkKind, DomainKey};
-use crate::format::pack_refs::{PackName, PackRefs};
-use crate::format::{ids::NameId, list::Part};
+use crate::format::ids::NameId;
 use crate::runtime::lock;
 
 /// Writes streams into one domain.
@@ -19,7 +17,6 @@ pub struct DomainWriter {
     key: Arc<DomainKey>,
     index: Arc<Mutex<ChunkIndex>>,
     packer: Arc<Packer>,
-    pack_refs: Mutex<HashSet<PackName>>,
 }
 
 impl DomainWriter {
@@ -34,7 +31,7 @@ impl DomainWriter {
     ) -> Arc<Self> {
         let (key, index) = (Arc::new(key), Arc::new(Mutex::new(index)));
         let packer = Arc::new(Packer::new(context.clone(), target.clone(), id, key.clone(), index.clone()));
-        Arc::new(Self { context, target, id, key, index, packer, pack_refs: Mutex::default() })
+        Arc::new(Self { context, target, id, key, index, packer })
     }
 
     /// Returns the run's shared engine.
@@ -74,17 +71,8 @@ impl DomainWriter {
         std::mem::replace(&mut lock(&self.index), none)
     }
 
-    pub(super) fn take_pack_refs(&self) -> PackRefs {
-        let packs = std::mem::take(&mut *lock(&self.pack_refs));
-        PackRefs::new(packs.into_iter().collect())
-    }
-
     pub(super) fn packer(&self) -> &Arc<Packer> {
         &self.packer
-    }
-
-    pub(super) fn add_pack_ref(&self, pack: PackName) {
-        lock(&self.pack_refs).insert(pack);
     }
 
     /// Stores one chunk, unless it is already stored.
@@ -102,22 +90,6 @@ impl DomainWriter {
     /// drops the uploads in progress.
     pub async fn abort(&self) -> Result<()> {
         self.packer.abort().await
-    }
-
-    /// Returns the entry that the body has for a part of a list or catalog. The part's pack must be sealed.
-    pub(super) fn part(&self, chunk: &ChunkRef, start: u64, first: Option<Vec<u8>>) -> Result<Part> {
-        let location = chunk.location().ok_or(PipelineError::Bug("a part whose pack is open"))?;
-        self.add_pack_ref(location.pack);
-        Ok(Part {
-            pack: location.pack.hash,
-            pack_size: location.pack.size,
-            offset: location.offset,
-            length: location.length,
-            plain_length: location.plain,
-            id: chunk.id,
-            start,
-            first: first.map(crate::format::name::Name),
-        })
     }
 }
 

@@ -12,14 +12,14 @@ use bytes::Bytes;
 use super::codec::{Codec, CodecError};
 use super::{ReadError, fallback::CopyFinder, shared_cache::SharedCache};
 use crate::format::container::{
-    ContainerError, ContainerHead, ContainerKey, DataIdentity, MAX_HEADER, ObjectRange, open,
+    ContainerError, ContainerHead, ContainerKey, DataIdentity, MAX_HEADER, ObjectRange, open_into,
 };
 use crate::format::derive::{ChunkKind, DomainKey};
 use crate::format::ids::{ChunkId, NameId, ObjectHash};
 use crate::format::layout::{EpochPath, ObjectClass, ObjectKey};
 use crate::format::pack::{MAX_PACK, TableEntry, read_table};
 use crate::format::{list::ChunkLocation, pack_refs::PackName};
-use crate::runtime::{Workers, lock};
+use crate::runtime::{Buffer, BufferPool, Workers, lock};
 use crate::store::{MAX_OBJECT, Store};
 
 /// The bytes of a pack that a ranged read requests first: enough for a header with an X25519
@@ -59,7 +59,9 @@ pub struct Fetcher {
     codec: Codec,
     workers: Workers,
     copy_finder: Option<CopyFinder>,
-    packs: Mutex<SharedCache<ObjectHash, Arc<Vec<u8>>>>,
+    /// The buffers of decrypted packs.
+    pack_buffers: BufferPool,
+    packs: Mutex<SharedCache<ObjectHash, Arc<Buffer>>>,
     chunks: Mutex<SharedCache<ChunkId, Bytes>>,
     heads: Mutex<SharedCache<ObjectHash, ContainerHead>>,
     /// Packs that were fetched whole, each with the bytes requested from it since its eviction. 40
@@ -85,9 +87,10 @@ impl Fetcher {
             domain,
             identity,
             key,
-            codec: Codec::new(0, false),
+            codec: Codec::new(0, false, BufferPool::new(memory / 4)),
             workers,
             copy_finder: None,
+            pack_buffers: BufferPool::new(memory / 2),
             packs: Mutex::new(SharedCache::new(memory / 2)),
             chunks: Mutex::new(SharedCache::new(memory / 8)),
             heads: Mutex::new(SharedCache::new(1 << 20)),
@@ -198,7 +201,7 @@ impl Fetcher {
     }
 
     /// Returns the plaintext of a whole pack from the cache, and fetches it if needed.
-    async fn whole(&self, pack: PackName) -> Result<Arc<Vec<u8>>, ReadError> {
+    async fn whole(&self, pack: PackName) -> Result<Arc<Buffer>, ReadError> {
         let cell = lock(&self.packs).cell(pack.hash);
         let plaintext =
             cell.get_or_try_init(|| async { self.open_pack(pack).await.map(Arc::new) }).await?.clone();
@@ -206,18 +209,25 @@ impl Fetcher {
         Ok(plaintext)
     }
 
-    async fn open_pack(&self, pack: PackName) -> Result<Vec<u8>, ReadError> {
+    async fn open_pack(&self, pack: PackName) -> Result<Buffer, ReadError> {
         let object = self.pack_key(&pack.hash);
         // The pack's size is authenticated, so a longer object is damaged and need not be held in memory.
         let bytes = self.store.get(&object, pack.size.min(MAX_OBJECT)).await?;
-        let identity = self.identity.clone();
+        let (identity, buffers) = (self.identity.clone(), self.pack_buffers.clone());
         let job = move || {
             let damaged = |what: String| ReadError::Damaged { object: object.to_string(), what };
             if ObjectHash::of(&bytes) != pack.hash {
                 return Err(damaged("its SHA-256 differs from its name".into()));
             }
-            open(&bytes, &ContainerKey::Identity(&identity), MAX_PACK as u64 + (8 << 20))
-                .map_err(|error| damaged(container_text(&error)))
+            let mut plaintext = buffers.take(bytes.len());
+            open_into(
+                &bytes,
+                &ContainerKey::Identity(&identity),
+                MAX_PACK as u64 + (8 << 20),
+                &mut plaintext,
+            )
+            .map_err(|error| damaged(container_text(&error)))?;
+            Ok(plaintext)
         };
         self.workers.run(job).await
     }
@@ -297,7 +307,7 @@ impl ChunkVerifier {
         if self.key.chunk_id(kind, &plain) != id {
             return Err(self.damaged(format!("a chunk in it is not the one that {namer} names")));
         }
-        Ok(plain.into())
+        Ok(plain.into_bytes())
     }
 }
 

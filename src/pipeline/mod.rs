@@ -42,6 +42,9 @@ pub enum PipelineError {
     /// Compression or its verification failed.
     #[error(transparent)]
     Codec(#[from] codec::CodecError),
+    /// An index object could not be written.
+    #[error(transparent)]
+    Index(#[from] crate::format::index::IndexError),
     /// A scan cache could not be written.
     #[error(transparent)]
     Cache(#[from] CacheError),

@@ -14,7 +14,7 @@ use crate::format::ids::{ChunkId, NameId, ObjectHash};
 use crate::format::index::{Index, IndexEntry, IndexedPack, MAX_ENTRIES};
 use crate::format::pack::{PackBuilder, PackClass, SealedPack};
 use crate::format::pack_refs::PackName;
-use crate::runtime::{kill_point, lock};
+use crate::runtime::{Buffer, kill_point, lock};
 
 /// The number of acknowledged packs after which an index object is written. A crash leaves no
 /// more than these unindexed.
@@ -28,7 +28,7 @@ pub struct EncodedChunk {
     /// The chunk's id.
     pub id: ChunkId,
     /// Its zstd frame, verified.
-    pub bytes: Vec<u8>,
+    pub bytes: Buffer,
     /// The length of its plaintext in bytes.
     pub plain: u32,
 }
@@ -116,7 +116,8 @@ impl Packer {
             None => {
                 let permit = self.context.pack_permit().await?;
                 let target = usize::try_from(self.context.limits.pack).unwrap_or(usize::MAX);
-                let builder = PackBuilder::new(&self.epoch.recipient, target)?;
+                let buffer = self.context.pack_buffers.take(PackBuilder::sealed_capacity(target));
+                let builder = PackBuilder::new(&self.epoch.recipient, target, buffer.into_vec())?;
                 OpenPack { builder, name: PackRef::open(), permit }
             }
         };
@@ -150,7 +151,7 @@ impl Packer {
             context.reporter().stored(size, true);
             tracing::debug!(pack = %hash, size, chunks = table.len(), "pack stored");
             kill_point("backup.pack.stored");
-            drop(object);
+            context.pack_buffers.reclaim(object.into_bytes());
             drop(permit);
             let pack = IndexedPack { hash, size, class };
             lock(&index).acknowledge(&pack, &table);
@@ -249,13 +250,13 @@ impl Acknowledged {
             return Ok(());
         }
         let mut index = std::mem::take(&mut self.unindexed);
-        let (path, key) = (epoch.path, key.clone());
+        let (path, key, run) = (epoch.path, key.clone(), epoch.run.clone());
         let sealed = context
             .runtime()
             .workers
             .run(move || {
                 index.sort();
-                index.seal(&path, domain, &key)
+                index.seal(&path, domain, &key, &run)
             })
             .await?;
         kill_point("backup.index.sealed");

@@ -5,7 +5,7 @@ use super::chunk_ref::{ChunkRef, PackRef};
 use super::{PipelineError, SourceError, chunk_index::ChunkIndex, codec::Codec, packer::EncodedChunk};
 use crate::format::derive::{ChunkKind, DomainKey};
 use crate::format::{cache::NO_DIGEST, catalog::CatalogLine, list::Slice};
-use crate::runtime::lock;
+use crate::runtime::{Buffer, lock};
 
 /// A job that makes a piece's bytes on a worker. It may block on files, never on the store.
 pub type PieceJob = Box<dyn FnOnce() -> Result<PieceOutput, SourceError> + Send>;
@@ -23,7 +23,8 @@ pub struct Piece {
 impl Piece {
     /// Creates a piece from bytes in memory that make one chunk.
     #[must_use]
-    pub fn of_bytes(bytes: Vec<u8>, members: Vec<StreamMember>) -> Self {
+    pub fn of_bytes(bytes: impl Into<Buffer>, members: Vec<StreamMember>) -> Self {
+        let bytes = bytes.into();
         let reserve = bytes.len() as u64;
         let job = move || Ok(PieceOutput::of_bytes(bytes, members));
         Self { starts_group: false, reserve, job: Box::new(job) }
@@ -42,7 +43,7 @@ impl Piece {
 #[derive(Debug, Default)]
 pub struct PieceOutput {
     /// The new bytes: at most [`crate::format::pack::MAX_CHUNK`], possibly none.
-    pub data: Vec<u8>,
+    pub data: Buffer,
     /// The runs that make the piece, in order.
     pub runs: Vec<PieceRun>,
     /// The members that start in the piece, or end in it (see [`StreamMember::at`]), in order.
@@ -52,7 +53,8 @@ pub struct PieceOutput {
 impl PieceOutput {
     /// Creates an output in which all of `bytes` are new.
     #[must_use]
-    pub fn of_bytes(bytes: Vec<u8>, members: Vec<StreamMember>) -> Self {
+    pub fn of_bytes(bytes: impl Into<Buffer>, members: Vec<StreamMember>) -> Self {
+        let bytes = bytes.into();
         let all = PieceRun::New { skip: 0, take: u32::try_from(bytes.len()).unwrap_or(u32::MAX) };
         Self { runs: if bytes.is_empty() { Vec::new() } else { vec![all] }, data: bytes, members }
     }

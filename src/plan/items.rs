@@ -82,6 +82,7 @@ pub fn sanitize_item_name(text: &str) -> Option<String> {
 #[schemars(rename = "Database")]
 pub struct DatabaseSpec {
     /// The name of the item: lower-case letters, digits, `-` and `.`; not `resources`.
+    #[schemars(length(max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub name: String,
     /// The kind of database.
     pub engine: DatabaseEngine,

@@ -34,7 +34,7 @@ pub use items::{
 };
 pub use labels::{LabelSelector, LabelSelectorError};
 pub use notice_template::{NAMING_FIELDS, NOTICE_FIELDS, NoticeTemplate, NoticeTemplateError};
-pub use notify::{Notify, NotifyTarget, NotifyVerb, NotifyWhen, WebhookTarget};
+pub use notify::{MetricsTarget, Notify, NotifyTarget, NotifyVerb, NotifyWhen, WebhookTarget};
 pub use parse::{MAX_PLAN_BYTES, ValidPlan, parse, parse_restore};
 pub use policy::{ExistingPolicy, Permission, Profile, Scope, SideEffect};
 pub use problem::{PlanError, Position, Problem, ProblemKind, suggest};
@@ -54,7 +54,7 @@ pub use spec::{
     EVENT_KINDS, EpochAge, EpochSpec, LockMode, Metadata, NamePatterns, ObjectLock, RepositorySpec,
     ResourcesSpec, WriterSpec,
 };
-pub use validate::{MIN_MEMORY, check_receiver_address};
+pub use validate::{COMPRESSION_LEVELS, MIN_MEMORY, check_receiver_address};
 pub use value::{Day, Period, Rate, Size, ValueError};
 
 impl BackupSpec {

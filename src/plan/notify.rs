@@ -14,7 +14,7 @@ pub enum Notify {
     /// A webhook: it gets JSON at the end of a run.
     Webhook(WebhookTarget),
     /// A Pushgateway of Prometheus: it gets the metrics of a run at its end.
-    Metrics(NotifyTarget),
+    Metrics(MetricsTarget),
 }
 
 /// The receiver's address: `url` or `urlFile`.
@@ -32,6 +32,27 @@ pub struct NotifyTarget {
     /// verification that succeeds must not stand for a backup that did not run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub verbs: Vec<NotifyVerb>,
+}
+
+/// A Pushgateway: its address, and the label that tells clusters apart.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "Metrics")]
+pub struct MetricsTarget {
+    /// The address, if it is not a secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// A file that holds the address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url_file: Option<PathBuf>,
+    /// The verbs whose runs it gets: `backup`, `verify`. Default: both.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub verbs: Vec<NotifyVerb>,
+    /// The label `cluster` of the metrics. Without it, plans of one name in two clusters replace each other's
+    /// metrics. The chart sets it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128), regex(pattern = r"^[a-zA-Z0-9]([-._a-zA-Z0-9]*[a-zA-Z0-9])?$"))]
+    pub cluster: Option<String>,
 }
 
 /// A webhook: its address, its body, and the runs that it gets.
@@ -93,7 +114,8 @@ impl Notify {
     #[must_use]
     pub fn url(&self) -> Option<&str> {
         match self {
-            Self::Ping(target) | Self::Metrics(target) => target.url.as_deref(),
+            Self::Ping(target) => target.url.as_deref(),
+            Self::Metrics(target) => target.url.as_deref(),
             Self::Webhook(target) => target.url.as_deref(),
         }
     }
@@ -102,7 +124,8 @@ impl Notify {
     #[must_use]
     pub fn url_file(&self) -> Option<&PathBuf> {
         match self {
-            Self::Ping(target) | Self::Metrics(target) => target.url_file.as_ref(),
+            Self::Ping(target) => target.url_file.as_ref(),
+            Self::Metrics(target) => target.url_file.as_ref(),
             Self::Webhook(target) => target.url_file.as_ref(),
         }
     }
@@ -113,7 +136,7 @@ impl Notify {
         match self {
             Self::Ping(target) if target.verbs.is_empty() => verb == NotifyVerb::Backup,
             Self::Ping(NotifyTarget { verbs, .. })
-            | Self::Metrics(NotifyTarget { verbs, .. })
+            | Self::Metrics(MetricsTarget { verbs, .. })
             | Self::Webhook(WebhookTarget { verbs, .. }) => verbs.is_empty() || verbs.contains(&verb),
         }
     }
@@ -121,7 +144,8 @@ impl Notify {
     /// Returns the file that holds the address, to change its name.
     pub(super) fn url_file_mut(&mut self) -> Option<&mut PathBuf> {
         match self {
-            Self::Ping(target) | Self::Metrics(target) => target.url_file.as_mut(),
+            Self::Ping(target) => target.url_file.as_mut(),
+            Self::Metrics(target) => target.url_file.as_mut(),
             Self::Webhook(target) => target.url_file.as_mut(),
         }
     }

@@ -36,6 +36,8 @@ pub enum SideEffect {
     Acme,
     /// Services of the type LoadBalancer.
     Loadbalancers,
+    /// PersistentVolumes whose storage the other cluster may still use.
+    Volumes,
     /// No side effect: objects that are held back do not count as missing.
     None,
 }
@@ -99,7 +101,8 @@ impl Permission {
 
 impl SideEffect {
     /// All side effects.
-    pub const ALL: [Self; 5] = [Self::Jobs, Self::Ingress, Self::Dns, Self::Acme, Self::Loadbalancers];
+    pub const ALL: [Self; 6] =
+        [Self::Jobs, Self::Ingress, Self::Dns, Self::Acme, Self::Loadbalancers, Self::Volumes];
 
     /// Returns the name that `--release` takes.
     #[must_use]
@@ -110,6 +113,7 @@ impl SideEffect {
             Self::Dns => "dns",
             Self::Acme => "acme",
             Self::Loadbalancers => "loadbalancers",
+            Self::Volumes => "volumes",
             Self::None => "none",
         }
     }

@@ -130,8 +130,8 @@ fn values(root: &Value, shape: &Value) -> String {
             Some(pattern) if pattern.contains("Ki") => "size".into(),
             Some(pattern) if pattern.contains("[0-9]+y") => "period".into(),
             Some(pattern) if pattern.contains("{4}") => "day".into(),
-            Some(_) => "public key".into(),
-            None => "string".into(),
+            Some(pattern) if pattern.contains("age1") => "public key".into(),
+            _ => "string".into(),
         },
         other => other.into(),
     }

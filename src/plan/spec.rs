@@ -54,6 +54,7 @@ pub struct BackupPlan {
 pub struct Metadata {
     /// The name of the chain of snapshots in the repository: lower-case letters, digits and `-`, at most 63
     /// characters. Another name is another chain.
+    #[schemars(length(max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
 }
 
@@ -108,6 +109,10 @@ pub struct BackupSpec {
     /// Limits of a run.
     #[serde(default)]
     pub limits: RunLimits,
+    /// The zstd level of new chunks, 1 to 9: a higher one stores less and takes longer. It can change from run to
+    /// run. Default: the epoch's, which is 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compression_level: Option<u8>,
     /// Receivers of notices about runs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notify: Vec<Notify>,
@@ -119,9 +124,11 @@ pub struct BackupSpec {
 #[schemars(rename = "Repository")]
 pub struct RepositorySpec {
     /// `s3://bucket/prefix` or `file:///folder`.
+    #[schemars(regex(pattern = "^(s3|file)://"))]
     pub url: String,
     /// The store's address, for any S3-compatible store: `https://s3.example.eu`. Default: AWS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^https?://"))]
     pub endpoint: Option<String>,
     /// The store's region. Default: as AWS tools find it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -174,6 +181,10 @@ pub struct WriterSpec {
     pub epoch_file: Option<PathBuf>,
     /// The Secret that holds the current epoch's secret, in a cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+    )]
     pub epoch_secret: Option<String>,
     /// A file in the format of OpenSSH allowed signers: keys whose trust, distrust, prune and drill records
     /// count.

@@ -122,6 +122,7 @@ impl Role {
         if self.rules.is_empty() {
             return Vec::new();
         }
+        let labels = labels(namespace, &self.prefix, task);
         let (kind, binding, space) = match self.scope {
             Scope::Cluster => ("ClusterRole", "ClusterRoleBinding", String::new()),
             Scope::Namespace(space) => ("Role", "RoleBinding", space),
@@ -131,7 +132,8 @@ impl Role {
             // A second installation, in another namespace, has names of its own.
             name = format!("{namespace}-{name}");
         }
-        let role = Manifest { rules: self.rules, ..Manifest::new(API_VERSION, kind, &name, &space) };
+        let role =
+            Manifest { rules: self.rules, ..Manifest::new(API_VERSION, kind, &name, &space, labels.clone()) };
         let account = Reference {
             api_group: String::new(),
             kind: "ServiceAccount",
@@ -143,15 +145,32 @@ impl Role {
         let binding = Manifest {
             role_ref: Some(role_ref),
             subjects: vec![account],
-            ..Manifest::new(API_VERSION, binding, &name, &space)
+            ..Manifest::new(API_VERSION, binding, &name, &space, labels)
         };
         vec![role, binding]
     }
 }
 
+/// Returns the labels by which all manifests of an installation are found, also those outside of its namespace.
+fn labels(namespace: &str, prefix: &str, task: &str) -> BTreeMap<&'static str, String> {
+    BTreeMap::from([
+        ("app.kubernetes.io/component", task.to_owned()),
+        ("app.kubernetes.io/instance", prefix.to_owned()),
+        ("app.kubernetes.io/managed-by", "kbak-rbac".to_owned()),
+        ("app.kubernetes.io/name", "kbak".to_owned()),
+        ("app.kubernetes.io/version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("kbak.dev/namespace", namespace.to_owned()),
+    ])
+}
+
 impl Manifest {
-    fn new(api_version: &'static str, kind: &'static str, name: &str, namespace: &str) -> Self {
-        let labels = BTreeMap::from([("app.kubernetes.io/name", "kbak".to_owned())]);
+    fn new(
+        api_version: &'static str,
+        kind: &'static str,
+        name: &str,
+        namespace: &str,
+        labels: BTreeMap<&'static str, String>,
+    ) -> Self {
         let metadata = Metadata { name: name.to_owned(), namespace: namespace.to_owned(), labels };
         Self {
             api_version,
@@ -167,7 +186,11 @@ impl Manifest {
     /// Returns the ServiceAccount of a task. Pods that talk to the API server mount its token themselves.
     pub(super) fn account(namespace: &str, prefix: &str, task: &str) -> Self {
         let name = format!("{prefix}-{task}");
+        let labels = labels(namespace, prefix, task);
         let automount_service_account_token = Some(false);
-        Self { automount_service_account_token, ..Self::new("v1", "ServiceAccount", &name, namespace) }
+        Self {
+            automount_service_account_token,
+            ..Self::new("v1", "ServiceAccount", &name, namespace, labels)
+        }
     }
 }

@@ -185,6 +185,11 @@ impl RunReport {
         self.finished.duration_since(self.started).unsigned_abs()
     }
 
+    /// Returns the facts of a label.
+    pub fn facts_named(&self, label: &str) -> impl Iterator<Item = &str> {
+        self.facts.iter().filter(move |(name, _)| name == label).map(|(_, text)| text.as_str())
+    }
+
     /// Returns the items that are neither safe nor accepted by the plan.
     pub fn unsafe_items(&self) -> impl Iterator<Item = &ItemReport> {
         self.items.iter().filter(|item| !item.state.is_safe() && item.state != ItemState::Accepted)

@@ -3,19 +3,20 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, StreamExt};
 use jiff::Timestamp;
 
 use super::records::Records;
+use super::signed_listing::{SignedFolder, SignedObject, Unsigned};
 use crate::format::ids::{EpochId, NameId, ObjectHash, WriterId};
+use crate::format::layout::parse_snapshot_name;
 use crate::format::layout::{EpochPath, ObjectKey};
-use crate::format::manifest::{Envelope, Manifest, ManifestError};
-use crate::format::sign::{MAX_DOCUMENT, PublicKey};
+use crate::format::manifest::{Envelope, MAX_PREVIOUS, Manifest, ManifestError};
+use crate::format::sign::{MAX_DOCUMENT, Namespace, PublicKey};
 use crate::format::signers::Signers;
 use crate::keys::epoch_file::LastCommit;
 use crate::report::event::Reporter;
 use crate::store::{ListedObject, Store, StoreError, StoreErrorKind};
-use crate::store::{listing::list_all, operation::Operation};
 
 /// The most manifests of one plan that are read: hourly ones for a century.
 pub const MAX_SNAPSHOTS: usize = 1_000_000;
@@ -61,10 +62,15 @@ impl std::fmt::Display for SnapshotName {
 pub struct Chain {
     snapshots: BTreeMap<(u64, ObjectHash), Snapshot>,
     numbers: HashMap<ObjectHash, u64>,
-    /// The last snapshot that the writer committed, if the store no longer has it.
-    lost_head: Option<LastCommit>,
-    /// Objects in the place of manifests that are not valid, and the reasons.
+    /// Snapshots that the writer committed last and the store no longer has.
+    lost_heads: Vec<LastCommit>,
+    /// Snapshots that were stored after the end of their epoch and that no other snapshot names: they count only
+    /// for who names them.
+    pub late: Vec<Snapshot>,
+    /// Objects with a signed key in the place of manifests that are not valid, and the reasons.
     pub rejected: Vec<(ObjectKey, ManifestError)>,
+    /// The other objects in the place of manifests.
+    pub unsigned: Unsigned,
 }
 
 /// An inconsistency of a chain that a restore or verify must report.
@@ -109,16 +115,12 @@ pub async fn read(
     for epoch in epochs {
         let path = EpochPath { writer, plan, epoch };
         let prefix = path.snapshots_prefix();
-        let entries: Vec<ListedObject> = list_all(store.clone(), prefix.clone(), reporter.clone())
-            .take(MAX_SNAPSHOTS + 1)
-            .try_collect()
-            .await?;
-        if chain.snapshots.len() + entries.len() > MAX_SNAPSHOTS {
-            let kind = StoreErrorKind::Protocol(format!("more than {MAX_SNAPSHOTS} snapshots of one plan"));
-            return Err(StoreError::new(Operation::List, prefix, store.describe(), kind));
-        }
+        let folder = SignedFolder { store, prefix: &prefix, writer, signers, reporter };
+        let of = |name: &str| parse_snapshot_name(name).map(|_| Namespace::Manifest);
+        let (entries, unsigned) = folder.list(of, MAX_SNAPSHOTS - chain.snapshots.len()).await?;
+        chain.unsigned.append(unsigned);
         let mut read = stream::iter(entries)
-            .map(|entry| async move { (get(store, &entry.key).await, entry) })
+            .map(|SignedObject { entry, .. }| async move { (get(store, &entry).await, entry) })
             .buffered(PARALLEL);
         while let Some((bytes, entry)) = read.next().await {
             match bytes?.and_then(|bytes| Manifest::open(bytes, &path, entry.key.name(), signers)) {
@@ -133,9 +135,12 @@ pub async fn read(
 /// Reads a manifest document, or returns the reason why it is none: too long, missing or not a file.
 async fn get(
     store: &Arc<dyn Store>,
-    key: &ObjectKey,
+    entry: &ListedObject,
 ) -> Result<Result<bytes::Bytes, ManifestError>, StoreError> {
-    match store.get(key, MAX_DOCUMENT).await {
+    if entry.size > MAX_DOCUMENT {
+        return Ok(Err(ManifestError::Name));
+    }
+    match store.get(&entry.key, MAX_DOCUMENT).await {
         Ok(bytes) => Ok(Ok(bytes)),
         Err(error) => match error.kind {
             StoreErrorKind::TooLarge { .. } | StoreErrorKind::NotFound => Ok(Err(ManifestError::Name)),
@@ -176,8 +181,29 @@ impl Chain {
         }
     }
 
+    /// Sets aside snapshots that were stored after `deadline` of their epoch, unless a snapshot that counts names
+    /// them as parent or the writer itself committed them.
+    pub fn set_aside_late(&mut self, deadline: impl Fn(EpochId) -> Option<Timestamp>, own: &[LastCommit]) {
+        let mut named: HashSet<ObjectHash> = own.iter().map(|head| head.hash).collect();
+        let mut late = Vec::new();
+        // A snapshot's sequence is above those of its parents.
+        for (place, snapshot) in self.snapshots.iter().rev() {
+            let is_late = deadline(snapshot.envelope().epoch).is_some_and(|until| snapshot.stored > until);
+            if is_late && !named.contains(&snapshot.manifest.hash()) {
+                late.push(*place);
+            } else {
+                named.extend(&snapshot.envelope().previous);
+            }
+        }
+        for place in late {
+            self.numbers.remove(&place.1);
+            self.late.extend(self.snapshots.remove(&place));
+        }
+    }
+
     /// Returns these manifests and all their ancestors.
-    fn ancestors(&self, of: &[ObjectHash]) -> HashSet<ObjectHash> {
+    #[must_use]
+    pub fn ancestors(&self, of: &[ObjectHash]) -> HashSet<ObjectHash> {
         let mut found = HashSet::new();
         let mut open = of.to_vec();
         while let Some(hash) = open.pop() {
@@ -219,25 +245,31 @@ impl Chain {
         self.iter().filter(|snapshot| !named.contains(&snapshot.manifest.hash())).collect()
     }
 
-    /// Sets the snapshot that the writer committed last. Returns it if it is missing from the chain.
-    pub fn expect(&mut self, head: LastCommit) -> Option<LastCommit> {
-        self.lost_head = self.get(head.hash).is_none().then_some(head);
-        self.lost_head
+    /// Takes a snapshot that the writer committed last. Returns false if it is missing from the chain.
+    pub fn expect(&mut self, head: LastCommit) -> bool {
+        let is_there = self.get(head.hash).is_some();
+        if !is_there {
+            self.lost_heads.push(head);
+        }
+        is_there
     }
 
-    /// Returns the parents of the next manifest: the heads and the lost head, so that its removal
-    /// stays visible.
+    /// Returns the parents of the next manifest: the heads and the lost heads, so that their removal
+    /// stays visible. Of more than [`MAX_PREVIOUS`] the newest; later manifests name the others.
     #[must_use]
     pub fn parents(&self) -> Vec<ObjectHash> {
-        let heads = self.heads().into_iter().map(|head| head.manifest.hash());
-        heads.chain(self.lost_head.map(|head| head.hash)).collect()
+        let heads = self.heads().into_iter().map(|head| (head.envelope().seq, head.manifest.hash()));
+        let mut parents: Vec<_> =
+            heads.chain(self.lost_heads.iter().map(|head| (head.seq, head.hash))).collect();
+        parents.sort_unstable_by(|one, other| other.cmp(one));
+        parents.into_iter().take(MAX_PREVIOUS).map(|(_, hash)| hash).collect()
     }
 
     /// Returns the sequence of the next manifest: one above the greatest of its parents.
     #[must_use]
     pub fn next_seq(&self) -> u64 {
         let heads = self.heads().into_iter().map(|head| head.envelope().seq);
-        1 + heads.chain(self.lost_head.map(|head| head.seq)).max().unwrap_or(0)
+        1 + heads.chain(self.lost_heads.iter().map(|head| head.seq)).max().unwrap_or(0)
     }
 
     /// Returns the newest snapshot: by greatest sequence, then latest end, then hash.
@@ -286,9 +318,10 @@ impl Chain {
         if name == "latest" {
             return self.latest().into_iter().collect();
         }
+        // Whoever names a late snapshot gets it.
+        let all = || self.iter().chain(&self.late);
         if let Ok(seq) = name.parse::<u64>() {
-            let found: Vec<&Snapshot> =
-                self.iter().filter(|snapshot| snapshot.envelope().seq == seq).collect();
+            let found: Vec<&Snapshot> = all().filter(|snapshot| snapshot.envelope().seq == seq).collect();
             if !found.is_empty() {
                 return found;
             }
@@ -296,6 +329,6 @@ impl Chain {
         let name = name.strip_prefix("sha256:").unwrap_or(name);
         let by_hash =
             |snapshot: &&Snapshot| name.len() >= 6 && snapshot.manifest.hash().to_string().starts_with(name);
-        self.iter().filter(by_hash).collect()
+        all().filter(by_hash).collect()
     }
 }

@@ -7,9 +7,10 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 
 use crate::format::derive::DomainKey;
 use crate::format::ids::{NameId, ObjectHash};
-use crate::format::index::{Index, IndexedPack, MAX_INDEX};
-use crate::format::layout::{EpochPath, ObjectClass, ObjectKey};
-use crate::format::pack_refs::{PackName, PackRefs};
+use crate::format::index::{HEADER, Index, IndexHeader, IndexedPack, MAX_INDEX};
+use crate::format::layout::{self, EpochPath, ObjectClass, ObjectKey};
+use crate::format::pack_refs::{EtagPrint, PackName, PackRefs};
+use crate::format::sign::PublicKey;
 use crate::pipeline::chunk_index::ChunkIndex;
 use crate::report::event::{Event, Reporter};
 use crate::repository::fetched::{self, Fetched};
@@ -20,7 +21,12 @@ use crate::store::{ListedObject, Store, StoreError};
 pub const MERGE_ABOVE: usize = 64;
 /// The most index objects of a domain that are read.
 pub const MAX_INDEXES: usize = 100_000;
+/// The most index objects whose header is read because no snapshot names them.
+pub const MAX_UNNAMED: usize = 4_096;
 const PARALLEL: usize = 4;
+
+/// The most bytes of an index object as it is stored.
+const MAX_SEALED: u64 = MAX_INDEX + (1 << 20);
 
 /// The result of [`DomainIndexLoader::load`].
 #[derive(Debug)]
@@ -32,6 +38,29 @@ pub struct Loaded {
     /// Packs that an index names but the store does not list with that size. Their chunks are
     /// uploaded again when they occur.
     pub lost: Vec<PackName>,
+}
+
+/// The packs of a domain that a snapshot needs, as the store lists them.
+#[derive(Debug, Default)]
+pub struct ListedPacks {
+    /// Packs that are not listed, or with another size.
+    pub missing: Vec<PackName>,
+    /// The ETags of the others, sorted by pack.
+    pub etags: Vec<(ObjectHash, EtagPrint)>,
+}
+
+/// The index objects that are used.
+#[derive(Debug, Clone, Copy)]
+pub enum TrustedIndexes<'a> {
+    /// Those of a writer's own past: it believes that a chunk is stored where they say.
+    OwnPast {
+        /// Those that the writer's own snapshots name.
+        named: &'a HashSet<ObjectHash>,
+        /// The keys of runs whose other index objects count.
+        runs: &'a [PublicKey],
+    },
+    /// All of them: a reader proves every chunk by its id.
+    All,
 }
 
 /// Loads the index of one domain.
@@ -48,41 +77,50 @@ pub struct DomainIndexLoader<'a> {
 }
 
 impl DomainIndexLoader<'_> {
-    /// Loads a domain's index and checks each of its packs against the store's listing. `share` is
-    /// the memory that its chunks may take, in bytes.
+    /// Loads a domain's index and checks each of its packs against the store's listing: its size, and its ETag
+    /// if `known_etags`, sorted by pack, has another. `share` is the memory that its chunks may take, in bytes.
     ///
-    /// All index objects are read: they are sealed under the domain's own key, so only its writer can
-    /// have made them, and the next run reuses those of a crashed one. Those that the newest snapshot
-    /// names (`newest`) are read first, and the objects that they replace are not read. One that does
-    /// not open is damaged: a warning names it and it is skipped, which costs uploads, not safety.
+    /// Only `trusted` index objects are used: a wrong one would make a backup that is none. Those that
+    /// own snapshots name are read first, and the objects that they replace are not read. Of the others the header
+    /// is read, at most [`MAX_UNNAMED`] times. One that does not open is damaged: a warning names it and it is
+    /// skipped, which costs uploads, not safety.
     pub async fn load(
         &self,
         key: &Arc<DomainKey>,
         distrusted: &BTreeSet<ObjectHash>,
-        newest: &[ObjectHash],
+        trusted: TrustedIndexes<'_>,
+        known_etags: &[(ObjectHash, EtagPrint)],
         share: u64,
     ) -> Result<Loaded, StoreError> {
         let prefix = self.path.class_prefix(self.domain, ObjectClass::Index);
-        let entries: Vec<ListedObject> = list_all(self.store.clone(), prefix, self.reporter.clone())
-            .take(MAX_INDEXES)
-            .try_collect()
-            .await?;
+        // What nobody made who has the domain's key costs no request.
+        let made_with_key = |entry: ListedObject| {
+            let (hash, _) = layout::parse_index_name(entry.key.name())?;
+            let own = self.path.index(self.domain, hash, key.index_tag(hash)) == entry.key;
+            own.then_some((entry.key, hash))
+        };
+        let entries: Vec<(ObjectKey, ObjectHash)> =
+            list_all(self.store.clone(), prefix, self.reporter.clone())
+                .try_filter_map(|entry| std::future::ready(Ok(made_with_key(entry))))
+                .take(MAX_INDEXES)
+                .try_collect()
+                .await?;
         let known = ChunkIndex::new(share, self.reporter.clone());
         let mut loaded = Loaded { known, objects: Vec::new(), lost: Vec::new() };
         if entries.is_empty() {
             return Ok(loaded);
         }
         // Listed after the index objects, because a pack is stored before the index that names it.
-        let mut listed: Vec<PackName> = self.packs().try_collect().await?;
-        listed.retain(|pack| !distrusted.contains(&pack.hash));
-        listed.sort_unstable();
+        let listed = self.good_packs(distrusted, known_etags).await?;
         let usable =
             |pack: &IndexedPack| listed.binary_search(&PackName { hash: pack.hash, size: pack.size }).is_ok();
-        // An object whose name is not a hash is not an index object; verify reports it.
-        let (first, rest): (Vec<_>, Vec<_>) = entries
-            .into_iter()
-            .filter_map(|entry| entry.key.name().parse().ok().map(|hash: ObjectHash| (entry.key, hash)))
-            .partition(|(_, hash)| newest.contains(hash));
+        let (first, rest) = match trusted {
+            TrustedIndexes::All => (entries, Vec::new()),
+            TrustedIndexes::OwnPast { named, runs } => {
+                let (first, rest) = entries.into_iter().partition(|(_, hash)| named.contains(hash));
+                (first, self.of_runs(rest, runs).await?)
+            }
+        };
         let (mut replaced, mut lost) = (HashSet::new(), BTreeSet::new());
         for keys in [first, rest] {
             let keys: Vec<_> = keys.into_iter().filter(|(_, hash)| !replaced.contains(hash)).collect();
@@ -101,6 +139,62 @@ impl DomainIndexLoader<'_> {
         Ok(loaded)
     }
 
+    /// Returns the listed packs that no record distrusts and that were not overwritten, sorted.
+    async fn good_packs(
+        &self,
+        distrusted: &BTreeSet<ObjectHash>,
+        known_etags: &[(ObjectHash, EtagPrint)],
+    ) -> Result<Vec<PackName>, StoreError> {
+        let is_good = |(pack, etag): &(PackName, EtagPrint)| {
+            let known = known_etags.binary_search_by_key(&pack.hash, |(hash, _)| *hash);
+            let overwritten = known.is_ok_and(|at| known_etags[at].1.contradicts(*etag));
+            !overwritten && !distrusted.contains(&pack.hash)
+        };
+        let good = self.packs().try_filter(|pack| std::future::ready(is_good(pack)));
+        let mut good: Vec<PackName> = good.map_ok(|(pack, _)| pack).try_collect().await?;
+        good.sort_unstable();
+        Ok(good)
+    }
+
+    /// Returns those of `objects` that one of the runs signed.
+    async fn of_runs(
+        &self,
+        objects: Vec<(ObjectKey, ObjectHash)>,
+        runs: &[PublicKey],
+    ) -> Result<Vec<(ObjectKey, ObjectHash)>, StoreError> {
+        if objects.len() > MAX_UNNAMED {
+            let left = objects.len() - MAX_UNNAMED;
+            let what = format!("{left} index objects that no snapshot names are not looked at: too many");
+            self.reporter.warn(self.path.class_prefix(self.domain, ObjectClass::Index), what);
+        }
+        let mut read = stream::iter(objects.into_iter().take(MAX_UNNAMED))
+            .map(|(object, hash)| async move {
+                let header = self.store.get_range(&object, 0..HEADER as u64).await;
+                let claims = match header {
+                    Ok(bytes) => {
+                        IndexHeader::split(&bytes).is_some_and(|(header, _)| runs.contains(&header.run))
+                    }
+                    Err(error) if error.kind.is_absence() => false,
+                    Err(error) => return Err(error),
+                };
+                if !claims {
+                    return Ok(None);
+                }
+                let signed = match fetched::get(self.store, &object, hash, MAX_SEALED).await? {
+                    Fetched::Valid(bytes) => IndexHeader::split(&bytes)
+                        .is_some_and(|(header, sealed)| header.verifies(&self.path, self.domain, sealed)),
+                    Fetched::Missing | Fetched::Corrupt => false,
+                };
+                Ok(signed.then_some((object, hash)))
+            })
+            .buffered(PARALLEL);
+        let mut signed = Vec::new();
+        while let Some(object) = read.next().await {
+            signed.extend(object?);
+        }
+        Ok(signed)
+    }
+
     /// Reads one index object. Warns and returns none if it is damaged.
     async fn index(
         &self,
@@ -108,7 +202,7 @@ impl DomainIndexLoader<'_> {
         object: &ObjectKey,
         hash: ObjectHash,
     ) -> Result<Option<Index>, StoreError> {
-        let index = match fetched::get(self.store, object, hash, MAX_INDEX + (1 << 20)).await? {
+        let index = match fetched::get(self.store, object, hash, MAX_SEALED).await? {
             Fetched::Valid(sealed) => Index::open(&sealed, key).ok(),
             Fetched::Missing | Fetched::Corrupt => None,
         };
@@ -122,36 +216,37 @@ impl DomainIndexLoader<'_> {
         Ok(index)
     }
 
-    /// Lists the packs of the domain in order of their hash.
+    /// Lists the packs of the domain with their ETags, in order of their hash.
     #[must_use]
-    pub fn packs(&self) -> stream::BoxStream<'static, Result<PackName, StoreError>> {
+    pub fn packs(&self) -> stream::BoxStream<'static, Result<(PackName, EtagPrint), StoreError>> {
         let prefix = self.path.class_prefix(self.domain, ObjectClass::Pack);
         list_all(self.store.clone(), prefix, self.reporter.clone())
             .try_filter_map(|entry| async move {
                 let hash: Option<ObjectHash> = entry.key.name().parse().ok();
-                Ok(hash.map(|hash| PackName { hash, size: entry.size }))
+                let etag = entry.etag.as_deref().map(EtagPrint::of).unwrap_or_default();
+                Ok(hash.map(|hash| (PackName { hash, size: entry.size }, etag)))
             })
             .boxed()
     }
 
-    /// Returns the referenced packs that the store does not list with their size. Merges two
-    /// sorted lists: the store's listing and the packs in `needs`.
-    pub async fn missing(&self, needs: &PackRefs) -> Result<Vec<PackName>, StoreError> {
-        let mut missing = Vec::new();
-        let mut wanted = needs.packs().iter().peekable();
+    /// Returns the packs that the store does not list with their size, and the ETags of the others in order of
+    /// their packs. Merges two sorted lists: the store's listing and `packs`.
+    pub async fn compare(&self, packs: &PackRefs) -> Result<ListedPacks, StoreError> {
+        let mut found = ListedPacks::default();
+        let mut wanted = packs.packs().iter().peekable();
         let mut listed = self.packs();
         while wanted.peek().is_some() {
-            let Some(pack) = listed.next().await.transpose()? else { break };
+            let Some((pack, etag)) = listed.next().await.transpose()? else { break };
             while let Some(next) = wanted.next_if(|next| next.hash < pack.hash) {
-                missing.push(*next);
+                found.missing.push(*next);
             }
-            if let Some(next) = wanted.next_if(|next| next.hash == pack.hash)
-                && next.size != pack.size
-            {
-                missing.push(*next);
+            let Some(next) = wanted.next_if(|next| next.hash == pack.hash) else { continue };
+            match next.size == pack.size {
+                true => found.etags.push((pack.hash, etag)),
+                false => found.missing.push(*next),
             }
         }
-        missing.extend(wanted.copied());
-        Ok(missing)
+        found.missing.extend(wanted.copied());
+        Ok(found)
     }
 }

@@ -8,4 +8,5 @@ pub mod index_loader;
 pub mod read;
 pub mod records;
 pub mod reports;
+pub mod signed_listing;
 pub mod write;

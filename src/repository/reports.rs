@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::format::container::{ContainerError, DataIdentity};
+use crate::format::container::DataIdentity;
 use crate::format::report::{self, MAX_REPORT};
 use crate::format::{layout::ObjectKey, sign::MAX_DOCUMENT};
 use crate::keys::writer_key::WriterKey;
@@ -26,9 +26,9 @@ pub enum ReportError {
     /// The stored report differs when read back.
     #[error(transparent)]
     Birth(#[from] CreateEpochError),
-    /// Encryption failed.
+    /// It cannot be encrypted or signed.
     #[error("it cannot be encrypted")]
-    Container(#[from] ContainerError),
+    Seal(#[from] report::ReportError),
     /// The store did not answer within the time limit.
     #[error("the store did not take it within {} s", DEADLINE.as_secs())]
     Late,
@@ -48,7 +48,7 @@ pub async fn store(
         let plan = key.plan(plan);
         let epochs = stored::list(store, key.writer, plan, Some(key.repository), &own, &silent).await?;
         let newest = epochs.all.last().ok_or(ReportError::NoEpoch)?;
-        let sealed = report::seal(&text(report), key.writer, newest.epoch.recipient())?;
+        let sealed = report::seal(&text(report), key.writer, newest.epoch.recipient(), &key.signing)?;
         crate::repository::epoch::create::put(store, &sealed).await?;
         Ok(sealed.key().clone())
     };

@@ -10,7 +10,8 @@ use crate::report::event::Meter;
 use crate::report::outcome::Outcome;
 use crate::source::database::{DatabaseConfig, DatabaseInfo};
 use crate::target::database::{
-    DatabaseRestore, RestoreRecipe, RestoredDatabase, StreamContents, TargetDatabase, TargetState, connect,
+    DatabaseRestore, GlobalsReport, RestoreRecipe, RestoredDatabase, StreamContents, TargetDatabase,
+    TargetState, connect,
 };
 
 /// Restores an item into a server: roles, then databases, then the settings of all roles. A dump that is
@@ -22,12 +23,9 @@ pub(super) async fn restore(
     meter: &Arc<Meter>,
 ) -> Result<DatabasesReport, ItemError> {
     let failed = |step| move |source| ItemError::Database { step, source };
-    let config = DatabaseConfig { name: item.name.clone(), ..target.config.clone() };
-    let server = connect(&config).await.map_err(failed(DatabaseStep::Connect))?;
+    let server = connect_to(item, target).await?;
     let mut report = DatabasesReport::default();
-    let is_globals =
-        |stream: &&Stream| server.contents(&stream.name, &stream.format) == Some(StreamContents::Globals);
-    let globals = item.streams.iter().find(is_globals);
+    let globals = globals_stream(&*server, item);
     if let Some(globals) = globals {
         let mut dump = streams::as_reader(&job.snapshot.read(globals)?, meter.clone());
         let result = server.restore_globals(&mut dump).await.map_err(failed(DatabaseStep::Globals));
@@ -79,28 +77,84 @@ fn requests<'a>(
     item.streams.iter().filter_map(request).collect()
 }
 
+/// The work of a restore on the databases of an item, and on the objects that belong to none.
+#[derive(Debug, Default)]
+pub struct DatabasesPreview {
+    /// The roles and other objects that belong to no database, if the snapshot holds some.
+    pub globals: Option<Result<GlobalsReport, ItemError>>,
+    /// The databases.
+    pub databases: Vec<DatabasePreview>,
+}
+
 /// A database of an item, and what a restore would do with its target.
 #[derive(Debug)]
 pub struct DatabasePreview {
     /// The database's name.
     pub database: String,
-    /// The state of the target, or the reason why it would not be restored.
-    pub target: Result<TargetState, ItemError>,
+    /// The state of the target, and what the server would refuse of the dump; or the reason why it would not be
+    /// restored.
+    pub target: Result<(TargetState, RestoredDatabase), ItemError>,
 }
 
-/// Looks at the target of each database of an item, and changes nothing. Fails as [`restore`] does.
-pub(super) async fn preview(item: &Item, target: &DatabaseTarget) -> Result<Vec<DatabasePreview>, ItemError> {
-    let config = DatabaseConfig { name: item.name.clone(), ..target.config.clone() };
-    let failed = |source| ItemError::Database { step: DatabaseStep::Connect, source };
-    let server = connect(&config).await.map_err(failed)?;
-    let mut found = Vec::new();
-    for (_, request) in requests(&*server, item, target) {
-        let step = DatabaseStep::Dump(request.database.clone());
-        let looked = server.preview_database(&request).await;
-        let looked = looked.map_err(|source| ItemError::Database { step, source });
-        found.push(DatabasePreview { database: request.database, target: unless_run_ends(looked)? });
+/// Looks at the server, and changes nothing. Fails as [`restore`] does.
+pub(super) async fn preview(
+    job: &RestoreJob<'_>,
+    item: &Item,
+    target: &DatabaseTarget,
+) -> Result<DatabasesPreview, ItemError> {
+    let failed = |step| move |source| ItemError::Database { step, source };
+    let server = connect_to(item, target).await?;
+    // The run counts the bytes, not the preview.
+    let meter = Arc::new(Meter::default());
+    let mut preview = DatabasesPreview::default();
+    let mut roles = None;
+    if let Some(globals) = globals_stream(&*server, item) {
+        let mut dump = streams::as_reader(&job.snapshot.read(globals)?, meter.clone());
+        let foreseen = server.preview_globals(&mut dump).await.map_err(failed(DatabaseStep::Globals));
+        preview.globals = Some(unless_run_ends(foreseen)?.map(|foreseen| {
+            let report = foreseen.report.clone();
+            roles = Some(foreseen);
+            report
+        }));
     }
-    Ok(found)
+    for (stream, request) in requests(&*server, item, target) {
+        let step = || failed(DatabaseStep::Dump(request.database.clone()));
+        let target = match unless_run_ends(server.preview_database(&request).await.map_err(step()))? {
+            Ok(state) => {
+                let mut dump = streams::as_reader(&job.snapshot.read(stream)?, meter.clone());
+                let contents = server.preview_contents(&request, state, roles.as_ref(), &mut dump).await;
+                unless_run_ends(contents.map_err(step()))?.map(|contents| (state, contents))
+            }
+            Err(error) => Err(error),
+        };
+        preview.databases.push(DatabasePreview { database: request.database, target });
+    }
+    Ok(preview)
+}
+
+/// Returns the databases that a restore would drop, each with the number of objects in it. Fails as [`restore`]
+/// does.
+pub(super) async fn dropped(item: &Item, target: &DatabaseTarget) -> Result<Vec<(String, u64)>, ItemError> {
+    let server = connect_to(item, target).await?;
+    let mut dropped = Vec::new();
+    for (_, request) in requests(&*server, item, target) {
+        if let Ok(TargetState::Dropped(objects)) = server.preview_database(&request).await {
+            dropped.push((request.database, objects));
+        }
+    }
+    Ok(dropped)
+}
+
+async fn connect_to(item: &Item, target: &DatabaseTarget) -> Result<Box<dyn RestoreRecipe>, ItemError> {
+    let config = DatabaseConfig { name: item.name.clone(), ..target.config.clone() };
+    connect(&config).await.map_err(|source| ItemError::Database { step: DatabaseStep::Connect, source })
+}
+
+/// Returns the stream of the roles and other objects that belong to no database.
+fn globals_stream<'a>(server: &dyn RestoreRecipe, item: &'a Item) -> Option<&'a Stream> {
+    let is_globals =
+        |stream: &&Stream| server.contents(&stream.name, &stream.format) == Some(StreamContents::Globals);
+    item.streams.iter().find(is_globals)
 }
 
 async fn restore_stream(

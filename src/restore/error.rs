@@ -215,8 +215,11 @@ impl ItemError {
             Self::Cluster { created, source } => match source {
                 RestoreError::Damaged { .. } => Outcome::Damaged,
                 RestoreError::Stream { .. } => reading_outcome(source).unwrap_or(Outcome::Damaged),
-                RestoreError::Api(error) if error.code() == Some(401) && created.is_none() => Outcome::Usage,
-                RestoreError::Api(error) if error.code() == Some(401) => Outcome::Partial,
+                // The server does not know the user, or does not let them see what it serves.
+                RestoreError::Api(error) if matches!(error.code(), Some(401 | 403)) => match created {
+                    None => Outcome::Usage,
+                    Some(_) => Outcome::Partial,
+                },
                 RestoreError::Api(_) => Outcome::Unreachable,
             },
             Self::Files(error) => match error {

@@ -240,7 +240,7 @@ fn write_events(
                 TarEvent::Member(entry) => rename(entry, name.as_deref(), moved)?,
                 _ => {}
             }
-            target.apply(event)?;
+            target.apply_from(event, &piece)?;
         }
         meter.add_bytes(piece.len() as u64);
     }

@@ -9,5 +9,5 @@ mod resources;
 pub mod run;
 pub mod streams;
 
-pub use databases::DatabasePreview;
+pub use databases::{DatabasePreview, DatabasesPreview};
 pub use preview::{ItemPreview, ResourcesPreview};

@@ -1,6 +1,6 @@
 //! Plans a restore, and changes nothing.
 
-use super::databases::{self, DatabasePreview};
+use super::databases::{self, DatabasesPreview};
 use super::error::ItemError;
 use super::folder::{Look, look_at_folder};
 use super::job::{FolderTarget, ResourcesTarget, RestoreJob};
@@ -19,7 +19,7 @@ pub enum ItemPreview {
     /// The entries of a folder.
     Folder(Look),
     /// This number of databases; what would be done with each, if a server is the target.
-    Databases(u64, Vec<DatabasePreview>),
+    Databases(u64, DatabasesPreview),
     /// This number of objects, before any selection.
     Objects(u64),
 }
@@ -45,8 +45,8 @@ impl RestoreJob<'_> {
             "database" => {
                 let dumps = item.streams.iter().filter(|stream| is_database_dump(&stream.format)).count();
                 let databases = match &self.database {
-                    Some(target) => databases::preview(item, target).await?,
-                    None => Vec::new(),
+                    Some(target) => databases::preview(self, item, target).await?,
+                    None => DatabasesPreview::default(),
                 };
                 Ok(ItemPreview::Databases(dumps as u64, databases))
             }
@@ -62,6 +62,17 @@ impl RestoreJob<'_> {
                 Ok(ItemPreview::Folder(look_at_folder(&reader, self.paths.as_ref(), target).await?))
             }
             _ => Ok(ItemPreview::Objects(item.streams.iter().map(|stream| stream.members).sum())),
+        }
+    }
+
+    /// Returns the databases of an item that the restore would drop, each with the number of objects in it.
+    ///
+    /// # Errors
+    /// [`ItemError`] if the server does not answer.
+    pub async fn dropped_databases(&self, item: &Item) -> Result<Vec<(String, u64)>, ItemError> {
+        match &self.database {
+            Some(target) if item.kind == "database" => databases::dropped(item, target).await,
+            _ => Ok(Vec::new()),
         }
     }
 

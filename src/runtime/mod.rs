@@ -3,6 +3,7 @@
 //! They are passed in, so that tests can run the whole pipeline on one thread with a fixed
 //! clock and a seed, and the same seed gives the same run.
 
+mod buffers;
 mod clock;
 mod kill_points;
 mod lock;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+pub use buffers::{Buffer, BufferPool};
 pub use clock::{Clock, SystemClock};
 pub use kill_points::{kill_point, panic_point};
 pub use lock::lock;

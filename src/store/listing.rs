@@ -55,10 +55,19 @@ pub fn list_all(
     .boxed()
 }
 
-/// Returns the folders directly under `prefix`, without their slashes, ascending; at most `most`.
+/// The folders directly under a prefix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Folders {
+    /// Their names without slashes, ascending.
+    pub names: Vec<String>,
+    /// False if there are more than were asked for.
+    pub complete: bool,
+}
+
+/// Returns the first `most` folders directly under `prefix`.
 ///
 /// The listing jumps from folder to folder: one request each, however many objects they hold.
-pub async fn folders(store: &Arc<dyn Store>, prefix: &str, most: usize) -> Result<Vec<String>, StoreError> {
+pub async fn folders(store: &Arc<dyn Store>, prefix: &str, most: usize) -> Result<Folders, StoreError> {
     let broken = |what: String| {
         StoreError::new(Operation::List, prefix, store.describe(), StoreErrorKind::Protocol(what))
     };
@@ -84,11 +93,12 @@ pub async fn folders(store: &Arc<dyn Store>, prefix: &str, most: usize) -> Resul
             }
         }
         if folders.len() > most {
-            return Err(broken(format!("more than {most} folders")));
+            folders.truncate(most);
+            return Ok(Folders { names: folders, complete: false });
         }
         match skip.or(page.next) {
             Some(next) => from = Some(next),
-            None => return Ok(folders),
+            None => return Ok(Folders { names: folders, complete: true }),
         }
     }
 }

@@ -13,7 +13,9 @@ use super::{
     ListedObject, MAX_PAGE, ObjectPage, PageToken, PutOutcome, Store, StoreError, StoreErrorKind,
     operation::Operation,
 };
-use crate::format::{ids::ObjectHash, layout::ObjectKey, object::SealedObject};
+use md5::Digest as _;
+
+use crate::format::{ids::to_hex, layout::ObjectKey, object::SealedObject};
 use crate::runtime::{Clock, lock};
 
 struct MemoryObject {
@@ -25,7 +27,7 @@ struct MemoryObject {
 
 impl MemoryObject {
     fn new(key: ObjectKey, bytes: Bytes, modified: Timestamp) -> Self {
-        let etag = ObjectHash::of(&bytes).to_string();
+        let etag = to_hex(&md5::Md5::digest(&bytes));
         Self { key, bytes, modified, etag }
     }
 }

@@ -45,7 +45,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use crate::format::{layout::ObjectKey, object::SealedObject};
+use crate::format::{ids::to_hex, layout::ObjectKey, object::SealedObject};
 use crate::report::outcome::Outcome;
 use operation::Operation;
 
@@ -79,6 +79,16 @@ pub struct ListedObject {
     pub modified: Timestamp,
     /// The store's ETag: a hint, never a proof.
     pub etag: Option<String>,
+}
+
+impl ListedObject {
+    /// True if its ETag is the MD5 of `bytes`, as on stores where an ETag tells the content.
+    #[must_use]
+    pub fn has_md5_of(&self, bytes: &[u8]) -> bool {
+        use md5::Digest as _;
+        let md5 = to_hex(&md5::Md5::digest(bytes));
+        self.etag.as_deref().is_some_and(|etag| etag.trim_matches('"').eq_ignore_ascii_case(&md5))
+    }
 }
 
 /// One page of a listing, in ascending byte order of keys.

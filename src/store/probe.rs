@@ -97,8 +97,8 @@ pub struct StoreFeatures {
     pub versions: FeatureState,
     /// The setting of object lock.
     pub object_lock: FeatureState,
-    /// `true` if two listings give an unchanged object the same ETag.
-    pub stable_etags: bool,
+    /// `true` if listings give the MD5 of an object as its ETag, so that an overwritten pack is noticed.
+    pub content_etags: bool,
     /// `true` if listings are in ascending order, each key once.
     pub ordered_lists: bool,
     /// `true` if an object can be read as soon as it is acknowledged.
@@ -199,16 +199,12 @@ impl ProbeRun<'_> {
         };
         let (checksum, versions, object_lock) = self.query().await?;
         let (once, ordered_lists) = self.listed().await?;
-        let (again, _) = self.listed().await?;
-        let tags = |list: &BTreeMap<ObjectKey, ListedObject>| -> Vec<_> {
-            list.iter().map(|(key, entry)| (key.clone(), entry.etag.clone())).collect()
-        };
         Ok(StoreFeatures {
             conditional_put,
             checksum,
             versions,
             object_lock,
-            stable_etags: tags(&once) == tags(&again) && once.values().all(|entry| entry.etag.is_some()),
+            content_etags: once.get(first.key()).is_some_and(|entry| entry.has_md5_of(first.bytes())),
             ordered_lists,
             read_after_write,
             list_after_write: self.stored.iter().all(|key| once.get(key).is_some_and(|e| e.size == PROBE)),
@@ -301,10 +297,13 @@ pub fn findings(features: &StoreFeatures) -> Vec<StoreFinding> {
         let remedy = "use another store: a commit cannot be checked against this one";
         all.push(problem("listings are not in order, or repeat keys", remedy));
     }
-    // A folder has no ETags and no credentials: a person who may write in it may delete.
+    // A folder has no credentials: a person who may write in it may delete.
     let folder = features.versions == FeatureState::None;
-    if !features.stable_etags && !folder {
-        all.push(note("tags of objects are missing or change"));
+    if !features.content_etags {
+        all.push(note(
+            "a pack that is overwritten with as many bytes is noticed by kbak verify --read-all only: listings \
+             do not tell the content",
+        ));
     }
     if features.may_delete {
         all.push(note(match folder {

@@ -11,10 +11,11 @@ use super::named_objects::{NamedObjects, SnapshotIndex};
 use super::objects;
 use super::proven::{Epochs, Opening, Proven};
 use super::{Check, Result, hints};
-use crate::format::ids::{ChunkId, EpochId, ObjectHash};
+use crate::format::ids::{ChunkId, EpochId, NameId, ObjectHash};
 use crate::format::layout::{EpochPath, ObjectClass, ObjectKey};
 use crate::format::list::{Part, Slice, StreamHasher};
-use crate::format::{body::Stream, derive::ChunkKind, pack_refs::PackName, wrap::WrapError};
+use crate::format::manifest::PublicItem;
+use crate::format::{body::Stream, derive::ChunkKind, wrap::WrapError};
 use crate::pipeline::{ReadError, fetch::Fetcher};
 use crate::report::error::causes;
 use crate::repository::epoch::wraps::{self, KeysError};
@@ -57,7 +58,9 @@ async fn open_epochs(check: &mut Check<'_>, plan: &StoredPlan) -> Result<Epochs>
     let mut epochs = Epochs::new();
     for stored in &plan.epochs.all {
         let epoch = &stored.epoch;
-        let error = match wraps::open(&view.store, &view.runtime, epoch, identities, &view.reporter).await {
+        let attested = plan.attested_wraps(epoch.epoch);
+        let opened = wraps::open(&view.store, &view.runtime, epoch, identities, attested, &view.reporter);
+        let error = match opened.await {
             Ok((keys, _)) => {
                 epochs.insert(epoch.epoch, (epoch.clone(), keys));
                 continue;
@@ -89,15 +92,12 @@ fn is_damage(error: &WrapError) -> bool {
 impl Opening {
     async fn snapshot(&self, check: &mut Check<'_>, user: SnapshotIndex) -> Result<Option<OpenSnapshot>> {
         let snapshot = check.chain[user].clone();
-        let epochs: Vec<_> =
-            snapshot.envelope().epochs.iter().filter_map(|id| self.epochs.get(id).cloned()).collect();
-        if epochs.len() < snapshot.envelope().epochs.len() {
-            return Ok(None);
-        }
+        let Some((_, keys)) = self.epochs.get(&snapshot.envelope().epoch) else { return Ok(None) };
+        let keys = keys.clone();
         let key = snapshot.envelope().path().body(snapshot.envelope().body);
         let (store, runtime) = (check.view.store.clone(), check.view.runtime.clone());
         let reporter = check.view.reporter.clone();
-        let opened = OpenSnapshot::open(store, runtime, reporter, snapshot, epochs, check.options.memory);
+        let opened = OpenSnapshot::open(store, runtime, reporter, snapshot, keys, check.options.memory);
         let error = match opened.await {
             Ok(open) => return Ok(Some(open)),
             Err(SnapshotError::Store(error)) if !error.kind.is_absence() => return Err(error.into()),
@@ -115,27 +115,28 @@ impl Opening {
         open: &OpenSnapshot,
         wanted: &mut BTreeMap<EpochId, NamedObjects>,
     ) -> Result<()> {
-        for one in open.snapshot().envelope().needs.clone() {
-            let Some(name) = open.body().domains.get(&one.domain) else { continue };
-            if self.names.insert((one.epoch, one.domain), name.clone()).is_some() {
+        let path = open.snapshot().envelope().path();
+        let named = open.snapshot().envelope().items.iter().filter_map(PublicItem::needs);
+        let domains: BTreeSet<NameId> = named.map(|needs| needs.domain).collect();
+        let Some((_, keys)) = self.epochs.get(&path.epoch) else { return Ok(()) };
+        for id in domains {
+            let Some(name) = open.body().domains.get(&id) else { continue };
+            if self.names.insert((path.epoch, id), name.clone()).is_some() {
                 continue;
             }
-            let Some((epoch, keys)) = self.epochs.get(&one.epoch) else { continue };
-            let path = epoch.path();
-            let Some(domain) = wanted.get_mut(&one.epoch).and_then(|w| w.domains.get_mut(&one.domain)) else {
+            let Some(domain) = wanted.get_mut(&path.epoch).and_then(|w| w.domains.get_mut(&id)) else {
                 continue;
             };
             let fetcher = Fetcher::new(
                 check.view.store.clone(),
                 path,
-                one.domain,
+                id,
                 keys.identity.clone(),
                 Arc::new(keys.secret.domain(name)),
                 check.view.runtime.workers,
                 check.options.memory,
             );
-            let good: Vec<PackName> =
-                domain.packs.iter().filter(|pack| !domain.bad.contains(&pack.hash)).copied().collect();
+            let good = domain.good_packs();
             check.meter.add_bytes_total(good.iter().map(|pack| pack.size).sum());
             let mut read = stream::iter(good)
                 .map(|pack| {
@@ -155,16 +156,16 @@ impl Opening {
                     }
                     Err(error) => {
                         let detail = damage(error)?;
-                        let key = path.in_domain(one.domain, ObjectClass::Pack, pack.hash);
+                        let key = path.in_domain(id, ObjectClass::Pack, pack.hash);
                         check.findings.add(key.as_str(), ObjectKind::Pack, Fault::Unreadable, detail);
                         domain.bad.insert(pack.hash);
                     }
                 }
             }
             // A pack is removed when a stream misses one of its chunks.
-            self.healed
-                .extend(domain.bad.iter().map(|pack| path.in_domain(one.domain, ObjectClass::Pack, *pack)));
-            objects::users_of_bad(check, path, one.domain, domain).await?;
+            let bad = domain.bad.iter().filter(|_| !domain.is_incomplete);
+            self.healed.extend(bad.map(|pack| path.in_domain(id, ObjectClass::Pack, *pack)));
+            objects::users_of_bad(check, path, id, domain).await?;
         }
         Ok(())
     }
@@ -177,13 +178,18 @@ impl Opening {
         user: SnapshotIndex,
         wanted: &BTreeMap<EpochId, NamedObjects>,
     ) -> Result<()> {
-        let body = open.snapshot().envelope().path().body(open.snapshot().envelope().body);
+        let path = open.snapshot().envelope().path();
+        let body = path.body(open.snapshot().envelope().body);
+        let domains = wanted.get(&path.epoch).map(|wanted| &wanted.domains);
+        let is_incomplete = |one: &Stream| {
+            domains.and_then(|domains| domains.get(&one.domain)).is_some_and(|domain| domain.is_incomplete)
+        };
         for (item, one) in open.streams() {
-            let Some((epoch, _)) = self.epochs.get(&one.epoch) else { continue };
-            let path = epoch.path();
-            let memo = memo(one);
+            let memo = memo(&path, one);
             let packs = match self.read.get(&memo) {
                 Some(packs) => packs.clone(),
+                // Nothing is known about its packs without their list, which has a finding of its own.
+                None if is_incomplete(one) => continue,
                 None => match self.stream(open, one, path, wanted).await? {
                     Ok(packs) => {
                         self.read.insert(memo, packs.clone());
@@ -192,6 +198,7 @@ impl Opening {
                     Err(what) => {
                         let detail = format!("stream {} of {item}: {what}", one.name);
                         check.findings.add(body.as_str(), ObjectKind::Body, Fault::Malformed, detail);
+                        check.reset(&path, one.domain);
                         check.mark_affected_item(body.as_str(), user, Some(item));
                         continue;
                     }
@@ -214,7 +221,7 @@ impl Opening {
         wanted: &BTreeMap<EpochId, NamedObjects>,
     ) -> Result<Result<Vec<ObjectKey>, String>> {
         let none = std::collections::BTreeSet::new();
-        let domain = wanted.get(&one.epoch).and_then(|wanted| wanted.domains.get(&one.domain));
+        let domain = wanted.get(&path.epoch).and_then(|wanted| wanted.domains.get(&one.domain));
         let bad = domain.map_or(&none, |domain| &domain.bad);
         let key = |pack: ObjectHash| path.in_domain(one.domain, ObjectClass::Pack, pack);
         let elsewhere = |id: &ChunkId| self.proven.has_id(id);
@@ -272,9 +279,9 @@ impl Opening {
 }
 
 /// Returns a hash that identifies a stream: its list by ids, and its catalog.
-fn memo(stream: &Stream) -> [u8; 32] {
+fn memo(path: &EpochPath, stream: &Stream) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(&stream.epoch.0).update(&stream.domain.0).update(&stream.hash.0);
+    hasher.update(&path.epoch.0).update(&stream.domain.0).update(&stream.hash.0);
     for part in stream.parts.iter().chain(&stream.catalog) {
         hasher.update(&part.pack.0).update(&part.id.0).update(&part.offset.to_le_bytes());
         hasher.update(&part.length.to_le_bytes()).update(&part.plain_length.to_le_bytes());

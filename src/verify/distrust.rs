@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use super::{ObjectKind, VerifyReport};
 use crate::format::ids::{EpochId, NameId, ObjectHash, WriterId};
 use crate::format::layout::{EpochObject, EpochPath, ObjectClass, ObjectKey};
-use crate::format::record::{Distrust, Record};
+use crate::format::manifest::MAX_PREVIOUS;
+use crate::format::record::{Distrust, MAX_DISTRUSTED, Record};
 use crate::format::sign::SignError;
 use crate::keys::writer_key::WriterKey;
 use crate::repository::read::reader::RepositoryReader;
+use crate::repository::records::Records;
 use crate::repository::{epoch::create, epoch::error::CreateEpochError, error::RepositoryError};
 use crate::store::StoreError;
 
@@ -32,7 +34,7 @@ pub enum DistrustError {
     Store(#[from] StoreError),
 }
 
-/// Signs and stores one record for each domain of the key's writer that has bad packs. Packs that a record
+/// Signs and stores records of the bad packs of each domain of the key's writer. Packs that a record
 /// names already are left out. Returns the number of records. Fails with [`DistrustError`] if the key's
 /// writer is not pinned, or the store fails.
 pub async fn distrust(
@@ -52,17 +54,42 @@ pub async fn distrust(
             bad.entry((path.plan, path.epoch, domain)).or_default().push(pack);
         }
     }
-    let at = view.store.now().await?;
-    let mut written = 0;
+    let mut statements = Vec::new();
     for ((plan, epoch, domain), packs) in bad {
-        let why = "kbak verify found them missing or damaged".to_owned();
-        let record = Record::Distrust(Distrust { plan, epoch, domain, packs, why });
+        for packs in packs.chunks(MAX_DISTRUSTED) {
+            let (packs, hints_before) = (packs.to_vec(), Vec::new());
+            let why = "kbak verify found them missing or damaged".to_owned();
+            statements.push(Distrust { plan, epoch, domain, packs, hints_before, why });
+        }
+    }
+    statements.extend(resets(&records, key, report));
+    let at = view.store.now().await?;
+    for statement in &statements {
+        let record = Record::Distrust(statement.clone());
         let sealed =
             record.seal(key.repository, key.writer, at, &key.signing).map_err(DistrustError::Sign)?;
         create::put(&view.store, &sealed).await?;
-        written += 1;
     }
-    Ok(written)
+    Ok(statements.len() as u64)
+}
+
+/// Returns the statements by which the hints of wrong domains do not count any more, except those that a record
+/// makes already.
+fn resets(records: &Records, key: &WriterKey, report: &VerifyReport) -> Vec<Distrust> {
+    let mut statements = Vec::new();
+    for reset in report.resets.iter().filter(|reset| reset.plan.writer == key.writer) {
+        let (plan, epoch, domain) = (reset.plan.plan, reset.epoch, reset.domain);
+        let heads = report.heads.iter().filter(|head| head.plan == reset.plan).map(|head| head.hash);
+        let hints_before: Vec<ObjectHash> = heads.take(MAX_PREVIOUS).collect();
+        let known = records
+            .resets(plan, epoch, domain)
+            .any(|(before, _)| hints_before.iter().all(|head| before.contains(head)));
+        if !known && !hints_before.is_empty() {
+            let why = "kbak verify found wrong indexes, scan caches, lists or catalogs".to_owned();
+            statements.push(Distrust { plan, epoch, domain, packs: Vec::new(), hints_before, why });
+        }
+    }
+    statements
 }
 
 /// Returns the epoch, domain and hash of a pack from its key.

@@ -30,6 +30,8 @@ pub enum Fault {
     Chain,
     /// The store shows an older state than was seen before.
     RolledBack,
+    /// It was stored after the end of its epoch.
+    Late,
     /// Only a newer kbak can read it.
     Newer,
 }
@@ -47,6 +49,7 @@ impl Fault {
             Self::Unreadable => "unreadable",
             Self::Chain => "a break in the chain",
             Self::RolledBack => "rolled back",
+            Self::Late => "late",
             Self::Newer => "of a newer format",
         }
     }
@@ -88,13 +91,26 @@ impl ObjectKind {
             Self::Marker => {
                 "put {\"kbak\":1} there again, without a newline: it is the same in every repository"
             }
-            Self::Epoch => "copy its twin over it (epochs/<epoch>.json and <epoch>/epoch.json are identical)",
+            Self::Epoch => {
+                "copy its twin over it (<plan>/<epoch>/epoch.json and epochs/<plan>-<epoch>-… are identical)"
+            }
             Self::Wrap => "an owner adds the key again: kbak keys add",
             Self::Snapshot if fault == Fault::Chain => {
                 "find out who removed or added snapshots; kbak snapshots lists those that count"
             }
+            Self::Snapshot if fault == Fault::Late => {
+                "it counts only for who names it by number or hash: find out who stored it so late"
+            }
             Self::Snapshot => {
                 "bring back its older version, if the bucket keeps versions; otherwise it is lost"
+            }
+            Self::Body if fault == Fault::Malformed => {
+                "these items are lost in these snapshots: kbak verify --distrust-key makes the next backup read and \
+                 store their domain anew"
+            }
+            Self::PackRefs if fault == Fault::Altered => {
+                "bring back its older version, or remove it: as long as it lies there, no backup of these items can \
+                 be committed"
             }
             Self::Body | Self::PackRefs => {
                 "bring back its older version, if the bucket keeps versions; the next backup makes a new snapshot"
@@ -103,7 +119,15 @@ impl ObjectKind {
                 "bring back its older version, if the bucket keeps versions; otherwise kbak verify \
                  --distrust-key makes the next backup store its data anew"
             }
+            Self::Hint if fault == Fault::Malformed => {
+                "later backups may rely on it: kbak verify --distrust-key makes the next one read and store its \
+                 domain anew"
+            }
             Self::Hint => "nothing is lost: the next backup reads more and writes a new one",
+            Self::Record if fault == Fault::Missing => {
+                "the key that it revoked counts again unless the pinned signers say otherwise: an owner runs kbak \
+                 keys cut-off once more; find out who removed it"
+            }
             Self::Record => "it counts for nothing; find out who put it there",
             Self::Plan => {
                 "somebody removed or replaced snapshots: look into the store's log and its versions"
@@ -269,6 +293,7 @@ impl Findings {
     pub fn mark_restorable(&mut self, object: &str) {
         if let Some(finding) = self.found.get_mut(object) {
             finding.healed = true;
+            finding.distrusted = false;
             finding.remedy =
                 "nothing: restores use the copies; prune removes it when nothing needs it".into();
         }

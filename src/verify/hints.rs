@@ -31,8 +31,8 @@ pub(super) async fn check(
     for (id, wanted) in wanted {
         let Some((epoch, keys)) = opening.epochs.get(id) else { continue };
         let path = epoch.path();
-        for object in wanted.hints() {
-            let Some(EpochObject::InDomain(domain, class, hash)) = path.object_at(object) else { continue };
+        for (object, place) in wanted.hints() {
+            let EpochObject::InDomain(domain, class, hash) = place else { continue };
             if check.findings.has(object.as_str()) {
                 continue;
             }
@@ -47,7 +47,12 @@ pub(super) async fn check(
                 }
             };
             let hint = Hint { path, domain, key: keys.secret.domain(name) };
-            let wrong = match hint.read(check, object, hash).await? {
+            let tagged = path.index(domain, hash, hint.key.index_tag(hash));
+            let stored = if class == ObjectClass::Index { &tagged } else { object };
+            if check.findings.has(stored.as_str()) {
+                continue;
+            }
+            let wrong = match hint.read(check, stored, hash).await? {
                 Err(wrong) => Some(wrong),
                 Ok(sealed) => match class {
                     ObjectClass::Index => hint.index(&sealed, wanted.domains.get(&domain), &opening.proven),
@@ -59,8 +64,11 @@ pub(super) async fn check(
                 },
             };
             if let Some((fault, detail)) = wrong {
-                check.findings.add(object.as_str(), ObjectKind::Hint, fault, detail);
-                check.mark_affected(object.as_str(), wanted.users(object));
+                if fault == Fault::Malformed {
+                    check.reset(&path, domain);
+                }
+                check.findings.add(stored.as_str(), ObjectKind::Hint, fault, detail);
+                check.mark_affected(stored.as_str(), wanted.users(object));
             }
         }
     }

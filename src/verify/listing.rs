@@ -1,10 +1,11 @@
 //! Compares the listing of an epoch's folder with the objects that its snapshots name.
 
 use super::finding::{Fault, MAX_FINDINGS, ObjectKind};
-use super::named_objects::{Domain, NamedObjects, Object};
+use super::named_objects::{Domain, NamedObjects, Object, named_as};
 use super::{Check, Depth};
 use crate::format::ids::{NameId, ObjectHash};
 use crate::format::layout::{EpochObject, EpochPath, ObjectClass, ObjectKey};
+use crate::format::pack_refs::EtagPrint;
 use crate::store::{ListedObject, MAX_OBJECT, StoreErrorKind};
 use std::collections::BTreeMap;
 
@@ -101,7 +102,7 @@ impl<'a> ListingComparison<'a> {
             EpochObject::InDomain(id, ObjectClass::PackRefs, hash) => {
                 domain(id).is_some_and(|domain| domain.needs.contains_key(&hash))
             }
-            _ => self.objects.contains_key(key),
+            _ => self.objects.contains_key(&named_as(&self.path, key, placed)),
         }
     }
 
@@ -130,7 +131,7 @@ impl<'a> ListingComparison<'a> {
         if role == ObjectKind::PackRefs && self.names(&entry.key, placed) {
             return None;
         }
-        if let Some(object) = self.objects.get_mut(&entry.key) {
+        if let Some(object) = self.objects.get_mut(&named_as(&self.path, &entry.key, placed)) {
             object.seen = true;
             if let Some(size) = object.size.filter(|size| *size != entry.size) {
                 let detail = format!("it has {} bytes, and its snapshot says {size}", entry.size);
@@ -152,17 +153,20 @@ impl<'a> ListingComparison<'a> {
             return all.then_some((ObjectKind::Pack, hash));
         };
         let met = self.met.entry(domain).or_default();
-        while let Some(pack) = wanted.packs.get(*met).filter(|pack| pack.hash < hash) {
+        while let Some(pack) = wanted.packs.get(*met).map(|(pack, _)| pack).filter(|pack| pack.hash < hash) {
             self.wrong.named.push(missing(self.path, domain, pack.hash));
             *met += 1;
         }
-        let Some(pack) = wanted.packs.get(*met).filter(|pack| pack.hash == hash) else {
+        let Some((pack, _)) = wanted.packs.get(*met).filter(|(pack, _)| pack.hash == hash) else {
             // An orphan of an ended run, which the next one may use.
             return all.then_some((ObjectKind::Pack, hash));
         };
         let size = pack.size;
+        let etag = entry.etag.as_deref().map(EtagPrint::of).unwrap_or_default();
+        let mut overwritten = false;
         // Two sizes for one name cannot both be right.
-        while wanted.packs.get(*met).is_some_and(|pack| pack.hash == hash) {
+        while let Some((_, known)) = wanted.packs.get(*met).filter(|(pack, _)| pack.hash == hash) {
+            overwritten |= known.contradicts(etag);
             *met += 1;
         }
         if size != entry.size {
@@ -174,7 +178,7 @@ impl<'a> ListingComparison<'a> {
         let sampled = self.due >= 1.0;
         self.due -= f64::from(u8::from(sampled));
         // With an identity, the pack is read once, when it is opened.
-        let read = sampled || (all && !self.opens_packs);
+        let read = sampled || ((all || overwritten) && !self.opens_packs);
         read.then_some((ObjectKind::Pack, hash))
     }
 
@@ -183,7 +187,9 @@ impl<'a> ListingComparison<'a> {
         for (id, domain) in self.domains {
             let met = self.met.get(id).copied().unwrap_or(0);
             let path = self.path;
-            self.wrong.named.extend(domain.packs[met..].iter().map(|pack| missing(path, *id, pack.hash)));
+            self.wrong
+                .named
+                .extend(domain.packs[met..].iter().map(|(pack, _)| missing(path, *id, pack.hash)));
         }
         for (key, object) in self.objects.iter().filter(|(_, object)| !object.seen) {
             let hash = key.name().parse().unwrap_or(ObjectHash([0; 32]));

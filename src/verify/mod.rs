@@ -5,6 +5,7 @@
 //! are hashes. With an owner's identity it opens everything down to every chunk. It reports what it
 //! did not check.
 
+mod chain;
 mod contents;
 mod distrust;
 mod finding;
@@ -20,25 +21,25 @@ use std::sync::Arc;
 
 use crate::format::ids::{EpochId, NameId, ObjectHash, WriterId};
 use crate::format::layout::{self, EpochPath, ObjectClass, ObjectKey};
-use crate::format::{epoch::EpochError, manifest::ManifestError, record::RecordError};
-use crate::report::{error::causes, event::Meter, text::plural};
-use crate::repository::chain::{ChainFault, Snapshot};
+use crate::format::record::RecordError;
+use crate::report::{error::causes, event::Meter};
+use crate::repository::chain::Snapshot;
 use crate::repository::read::open::{read_marker, validate_marker};
 use crate::repository::read::reader::{RepositoryReader, StoredPlan};
+use crate::repository::signed_listing::Unsigned;
 use crate::repository::{error::RepositoryError, fetched::Fetched, records::Records};
 use crate::store::listing::folders;
-use crate::store::{StoreError, StoreErrorKind};
 
 pub use distrust::{DistrustError, distrust};
 pub use finding::{AffectedSnapshot, Fault, Finding, Findings, MAX_FINDINGS, ObjectKind, PlanRef};
 use named_objects::NamedObjects;
-pub use report::{Depth, Head, Options, Totals, VerifyReport};
+pub use report::{Depth, DomainRef, Head, Options, Totals, VerifyReport};
 
 /// The result of a step of the verification. A fault in the repository is no error.
 type Result<T, E = RepositoryError> = std::result::Result<T, E>;
 
 /// Most folders of writers that are told apart in a bucket.
-const MAX_WRITERS: usize = 1000;
+const MAX_WRITERS: usize = 100;
 
 struct Check<'a> {
     view: &'a RepositoryReader,
@@ -49,6 +50,8 @@ struct Check<'a> {
     not_checked: BTreeSet<String>,
     closed: Vec<EpochId>,
     heads: Vec<Head>,
+    /// Domains whose index, scan cache, lists or catalogs are wrong.
+    resets: BTreeSet<DomainRef>,
     /// The plan whose chain is being checked.
     plan: Option<PlanRef>,
     chain: Vec<Snapshot>,
@@ -66,11 +69,14 @@ pub async fn verify(view: &RepositoryReader, options: &Options) -> Result<Verify
         not_checked: BTreeSet::new(),
         closed: Vec::new(),
         heads: Vec::new(),
+        resets: BTreeSet::new(),
         plan: None,
         chain: Vec::new(),
     };
     check.marker().await?;
-    let plans = view.plan_ids(&options.which).await?;
+    let found = view.find_plans(&options.which).await?;
+    let plans: Vec<(WriterId, NameId)> =
+        found.iter().flat_map(|of| of.plans.iter().map(|plan| (of.writer, *plan))).collect();
     if plans.is_empty() {
         // kbak init creates the first epoch.
         let detail = "nothing of any pinned writer is there, not even an epoch";
@@ -79,18 +85,20 @@ pub async fn verify(view: &RepositoryReader, options: &Options) -> Result<Verify
     check.report_unpinned_writers(&plans).await?;
     check.meter.add_total(plans.len() as u64);
     let mut expected = options.expect_head.is_none();
-    let mut records = BTreeMap::new();
-    for writer in view.writers() {
-        records.insert(writer, check.records(writer).await?);
-    }
-    for (writer, plan) in plans {
-        let Some(records) = records.get(&writer) else { continue };
-        let view = view.plan(writer, plan, records).await?;
-        // A rejected manifest has a finding of its own.
-        let rejected = |head: ObjectHash| names(&view, head);
-        expected |= options.expect_head.is_some_and(|head| view.chain.get(head).is_some() || rejected(head));
-        check.check_plan(&view, records).await?;
-        check.meter.add_done(1);
+    for of in &found {
+        check.unsigned(&of.names.unsigned);
+        let records = check.records(of.writer).await?;
+        for plan in &of.plans {
+            let view = view.plan(of, *plan, &records).await?;
+            check.unsigned(&view.epochs.unsigned);
+            check.unsigned(&view.chain.unsigned);
+            // A rejected manifest has a finding of its own.
+            let rejected = |head: ObjectHash| chain::names(&view, head);
+            expected |=
+                options.expect_head.is_some_and(|head| view.chain.get(head).is_some() || rejected(head));
+            check.check_plan(&view, &records).await?;
+            check.meter.add_done(1);
+        }
     }
     if let Some(head) = options.expect_head.filter(|_| !expected) {
         let detail =
@@ -104,6 +112,16 @@ pub async fn verify(view: &RepositoryReader, options: &Options) -> Result<Verify
 impl Check<'_> {
     fn not_checked(&mut self, what: impl Into<String>) {
         self.not_checked.insert(what.into());
+    }
+
+    fn unsigned(&mut self, unsigned: &Unsigned) {
+        self.not_checked.extend(unsigned.describe());
+    }
+
+    /// Records that the next backup must not believe the hints of a domain.
+    fn reset(&mut self, path: &EpochPath, domain: NameId) {
+        let plan = PlanRef { writer: path.writer, plan: path.plan };
+        self.resets.insert(DomainRef { plan, epoch: path.epoch, domain });
     }
 
     /// Records that the fault of `object` affects the snapshots at these positions in the chain.
@@ -137,16 +155,12 @@ impl Check<'_> {
 
     /// Reports the folders of writers that are not checked.
     async fn report_unpinned_writers(&mut self, plans: &[(WriterId, NameId)]) -> Result<()> {
-        let there = match folders(&self.view.store, "", MAX_WRITERS).await {
-            Ok(there) => there,
-            // Anyone with write access can make many folders: that must not end a verification.
-            Err(StoreError { kind: StoreErrorKind::Protocol(what), .. }) => {
-                self.not_checked(format!("what others keep beside the pinned writers: {what}"));
-                return Ok(());
-            }
-            Err(error) => return Err(error.into()),
-        };
-        for folder in there {
+        let there = folders(&self.view.store, "", MAX_WRITERS).await?;
+        if !there.complete {
+            let what = format!("more than {MAX_WRITERS} folders beside the pinned writers'");
+            self.not_checked(what);
+        }
+        for folder in there.names {
             let Ok(writer) = folder.parse::<WriterId>() else {
                 self.not_checked(format!("{folder}/: it is no writer's folder"));
                 continue;
@@ -176,6 +190,8 @@ impl Check<'_> {
         let mut wanted = named_objects::named_objects(&self.chain);
         self.epochs(plan, wanted.keys().copied());
         self.check_chain(plan);
+        self.check_revocations(plan, records);
+        self.check_wraps(plan, records).await?;
         for stored in &plan.epochs.all {
             wanted.entry(stored.epoch.epoch).or_default();
         }
@@ -189,7 +205,30 @@ impl Check<'_> {
             self.add_recorded_packs(plan, records, &mut wanted).await?;
         }
         self.mark_distrusted(plan, records, &wanted);
+        self.mark_healed(&wanted);
         Ok(())
+    }
+
+    /// Marks bad packs of which snapshots name whole copies.
+    fn mark_healed(&mut self, wanted: &BTreeMap<EpochId, NamedObjects>) {
+        for key in self.packs_with_copies(wanted) {
+            self.findings.mark_restorable(key.as_str());
+        }
+    }
+
+    /// Returns the packs of which a snapshot names whole copies, all of them good.
+    fn packs_with_copies(&self, wanted: &BTreeMap<EpochId, NamedObjects>) -> BTreeSet<ObjectKey> {
+        let mut packs = BTreeSet::new();
+        for envelope in self.chain.iter().map(Snapshot::envelope) {
+            let Some(wanted) = wanted.get(&envelope.epoch) else { continue };
+            for heal in envelope.heals.iter().filter(|heal| heal.whole) {
+                let Some(domain) = wanted.domains.get(&heal.domain) else { continue };
+                if heal.by.iter().all(|pack| domain.has_good(pack)) {
+                    packs.insert(envelope.path().in_domain(heal.domain, ObjectClass::Pack, heal.bad));
+                }
+            }
+        }
+        packs
     }
 
     /// Adds packs that were not all read, that signed records call bad, and that a newest snapshot needs.
@@ -199,14 +238,15 @@ impl Check<'_> {
         records: &Records,
         wanted: &mut BTreeMap<EpochId, NamedObjects>,
     ) -> Result<()> {
-        let newest = plan.chain.heads().into_iter().map(|head| head.manifest.hash()).collect();
-        let mut older = 0;
+        let healed = self.packs_with_copies(wanted);
         for (epoch, wanted) in wanted {
             let path = EpochPath { writer: plan.writer, plan: plan.plan, epoch: *epoch };
             for (id, domain) in &mut wanted.domains {
                 let (known, _) = records.distrusted(plan.plan, *epoch, *id);
-                let unseen: Vec<_> =
-                    known.difference(&domain.bad).filter(|pack| domain.wants(pack)).copied().collect();
+                let is_open = |pack: &&ObjectHash| {
+                    domain.wants(pack) && !healed.contains(&path.in_domain(*id, ObjectClass::Pack, **pack))
+                };
+                let unseen: Vec<_> = known.difference(&domain.bad).filter(is_open).copied().collect();
                 domain.bad.extend(unseen.iter().copied());
                 let keys = unseen.iter().map(|pack| path.in_domain(*id, ObjectClass::Pack, *pack));
                 let keys: Vec<ObjectKey> = keys.collect();
@@ -215,18 +255,7 @@ impl Check<'_> {
                     self.findings.add(key.as_str(), ObjectKind::Pack, Fault::Altered, detail);
                 }
                 objects::users_of_bad(self, path, *id, domain).await?;
-                let is_old = |key: &&ObjectKey| self.findings.remove_unless_affecting(key.as_str(), &newest);
-                older += keys.iter().filter(is_old).count();
             }
-        }
-        if older > 0 {
-            let packs = plural(
-                older as u64,
-                "pack that a signed record calls bad",
-                "packs that signed records call bad",
-            );
-            let needed = "only older snapshots need: --identity tells whether copies make those whole";
-            self.not_checked(format!("{packs}, and that {needed}"));
         }
         Ok(())
     }
@@ -252,72 +281,14 @@ impl Check<'_> {
         }
     }
 
-    /// Checks both copies of every epoch, and reports epochs that are named and missing.
-    fn epochs(&mut self, plan: &StoredPlan, named: impl Iterator<Item = EpochId>) {
-        for (key, error) in &plan.epochs.rejected {
-            self.findings.add(key.as_str(), ObjectKind::Epoch, epoch_fault(error), causes(error));
-        }
-        for key in &plan.epochs.missing {
-            self.findings.add(key.as_str(), ObjectKind::Epoch, Fault::Missing, "its twin is there");
-        }
-        let before = plan.epochs.all.iter().flat_map(|stored| stored.epoch.previous_epochs.iter().copied());
-        let all: BTreeSet<EpochId> = plan.epochs.gone.iter().copied().chain(before).chain(named).collect();
-        for epoch in all {
-            let path = EpochPath { writer: plan.writer, plan: plan.plan, epoch };
-            let key = path.epoch_json();
-            let twin = layout::epoch_copy(plan.writer, plan.plan, epoch);
-            let has_finding = self.findings.has(key.as_str()) || self.findings.has(twin.as_str());
-            if plan.epochs.get(epoch).is_some() || has_finding {
-                continue;
-            }
-            let detail = "something names this epoch, and neither it nor its twin is there";
-            self.findings.add(key.as_str(), ObjectKind::Epoch, Fault::Missing, detail);
-        }
-        for user in 0..self.chain.len() {
-            for epoch in self.chain[user].envelope().epochs.clone() {
-                let path = EpochPath { writer: plan.writer, plan: plan.plan, epoch };
-                self.mark_affected_item(path.epoch_json().as_str(), user, None);
-            }
-        }
-    }
-
-    fn check_chain(&mut self, plan: &StoredPlan) {
-        for (key, error) in &plan.chain.rejected {
-            let fault = match error {
-                ManifestError::Name | ManifestError::NotAFile => Fault::Altered,
-                ManifestError::Signed(error) if error.is_newer() => Fault::Newer,
-                ManifestError::Signed(_) | ManifestError::WrongPath { .. } | ManifestError::Revoked => {
-                    Fault::Signature
-                }
-                ManifestError::Contradiction(_) => Fault::Malformed,
-            };
-            self.findings.add(key.as_str(), ObjectKind::Snapshot, fault, causes(error));
-        }
-        for broken in plan.breaks() {
-            let (seq, known) = match &broken {
-                ChainFault::ParentMissing { seq, parent } => (*seq, names(plan, *parent)),
-                ChainFault::Sequence { seq, .. } | ChainFault::BackInTime { seq, .. } => (*seq, false),
-            };
-            // The parent exists, and has a finding of its own.
-            if known {
-                continue;
-            }
-            for snapshot in self.chain.iter().filter(|snapshot| snapshot.envelope().seq == seq) {
-                let key = snapshot.key.as_str();
-                self.findings.add(key, ObjectKind::Snapshot, Fault::Chain, broken.to_string());
-            }
-        }
-    }
-
     async fn records(&mut self, writer: WriterId) -> Result<Records> {
         let records = self.view.records(writer).await?;
+        self.unsigned(&records.unsigned);
         for (key, error) in &records.rejected {
             let fault = match error {
                 RecordError::Name => Fault::Altered,
                 RecordError::Signed(error) if error.is_newer() => Fault::Newer,
-                RecordError::Signed(_) | RecordError::Kind | RecordError::WrongPath { .. } => {
-                    Fault::Signature
-                }
+                RecordError::Signed(_) | RecordError::WrongPath { .. } => Fault::Signature,
             };
             self.findings.add(key.as_str(), ObjectKind::Record, fault, causes(error));
         }
@@ -346,29 +317,11 @@ impl Check<'_> {
             repository: self.view.store.describe(),
             checked: self.totals,
             heads: self.heads,
+            resets: self.resets.into_iter().collect(),
             not_checked: self.not_checked.into_iter().collect(),
             findings,
             findings_left_out,
             closed_epochs: self.closed,
         }
-    }
-}
-
-/// True if a rejected manifest has the name of `hash`.
-fn names(plan: &StoredPlan, hash: ObjectHash) -> bool {
-    let named =
-        |key: &ObjectKey| layout::parse_snapshot_name(key.name()).is_some_and(|(_, name)| name == hash);
-    plan.chain.rejected.iter().any(|(key, _)| named(key))
-}
-
-fn epoch_fault(error: &EpochError) -> Fault {
-    match error {
-        error if error.is_newer() => Fault::Newer,
-        EpochError::NotAFile { .. } => Fault::Altered,
-        EpochError::Document { .. } | EpochError::WrongPath { .. } | EpochError::Revoked { .. } => {
-            Fault::Signature
-        }
-        EpochError::Newer { .. } => Fault::Newer,
-        EpochError::Field { .. } | EpochError::Recipient { .. } => Fault::Malformed,
     }
 }

@@ -6,10 +6,10 @@ use futures::TryStreamExt as _;
 use super::Check;
 use super::finding::{Fault, ObjectKind};
 use super::listing::{ListingComparison, ObjectFaults, Read};
-use super::named_objects::{Domain, NamedObjects};
+use super::named_objects::{Domain, NamedObjects, named_as};
 use crate::format::ids::NameId;
 use crate::format::layout::{EpochObject, EpochPath, ObjectClass};
-use crate::format::pack_refs::{MAX_PACK_REFS, PackName, PackRefs};
+use crate::format::pack_refs::{EtagPrint, MAX_PACK_REFS, PackName, PackRefs, StoreTag};
 use crate::repository::fetched::{self, Fetched};
 use crate::store::{StoreError, listing::list_all};
 
@@ -22,7 +22,8 @@ pub(super) async fn check(check: &mut Check<'_>, path: EpochPath, wanted: &mut N
     for (id, domain) in &mut wanted.domains {
         needs(check, path, *id, domain).await?;
     }
-    let needed = wanted.domains.values().map(|domain| domain.packs.len() as u64).sum();
+    let distinct = |domain: &Domain| domain.packs.chunk_by(|(one, _), (next, _)| one == next).count() as u64;
+    let needed = wanted.domains.values().map(distinct).sum();
     check.totals.packs += needed;
     let mut listing = ListingComparison::new(check, path, wanted, needed);
     let store = check.view.store.clone();
@@ -68,7 +69,8 @@ pub(super) async fn check(check: &mut Check<'_>, path: EpochPath, wanted: &mut N
 fn report(check: &mut Check<'_>, path: EpochPath, wanted: &mut NamedObjects, faults: ObjectFaults) {
     for (key, role, fault, detail, hash) in faults.named {
         check.findings.add(key.as_str(), role, fault, detail);
-        if let Some(object) = wanted.objects.get(&key) {
+        let name = path.object_at(&key).map_or_else(|| key.clone(), |placed| named_as(&path, &key, placed));
+        if let Some(object) = wanted.objects.get(&name) {
             check.mark_affected(key.as_str(), &object.users);
         }
         if let Some(EpochObject::InDomain(domain, ObjectClass::Pack, _)) = path.object_at(&key)
@@ -86,14 +88,15 @@ fn report(check: &mut Check<'_>, path: EpochPath, wanted: &mut NamedObjects, fau
 
 /// Reads the needs objects of a domain, and collects the packs that they list.
 async fn needs(check: &mut Check<'_>, path: EpochPath, id: NameId, domain: &mut Domain) -> Result<()> {
-    for (hash, users) in &domain.needs {
-        let key = path.in_domain(id, ObjectClass::PackRefs, *hash);
-        let (fault, detail) = match fetched::get(&check.view.store, &key, *hash, MAX_PACK_REFS).await? {
+    let store = StoreTag::of(&check.view.store.describe());
+    for (hash, users) in domain.needs.clone() {
+        let key = path.in_domain(id, ObjectClass::PackRefs, hash);
+        let (fault, detail) = match fetched::get(&check.view.store, &key, hash, MAX_PACK_REFS).await? {
             Fetched::Valid(bytes) => match PackRefs::parse(&bytes) {
                 Some(needs) => {
                     // Kept sorted, so that a pack that several snapshots need is held once.
-                    let unknown = |pack: &&PackName| domain.packs.binary_search(pack).is_err();
-                    let new: Vec<PackName> = needs.packs().iter().filter(unknown).copied().collect();
+                    let unknown = |pack: &(PackName, EtagPrint)| domain.packs.binary_search(pack).is_err();
+                    let new: Vec<_> = needs.with_prints(store).filter(unknown).collect();
                     if !new.is_empty() {
                         domain.packs.extend(new);
                         domain.packs.sort_unstable();
@@ -106,7 +109,8 @@ async fn needs(check: &mut Check<'_>, path: EpochPath, id: NameId, domain: &mut 
             Fetched::Corrupt => (Fault::Altered, "its SHA-256 is not its name"),
         };
         check.findings.add(key.as_str(), ObjectKind::PackRefs, fault, detail);
-        check.mark_affected(key.as_str(), users);
+        domain.is_incomplete = true;
+        check.mark_affected(key.as_str(), &users);
         check.not_checked(format!("the packs that {key} listed"));
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! The options and the result of a verification.
 
 use super::finding::{Fault, Finding, PlanRef};
-use crate::format::ids::{EpochId, ObjectHash};
+use crate::format::ids::{EpochId, NameId, ObjectHash};
 use crate::keys::Identity;
 use crate::report::outcome::Outcome;
 use crate::repository::read::reader::SnapshotSelector;
@@ -68,6 +68,18 @@ pub struct Head {
     pub hash: ObjectHash,
 }
 
+/// A domain of an epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct DomainRef {
+    /// The plan.
+    #[serde(flatten)]
+    pub plan: PlanRef,
+    /// The epoch.
+    pub epoch: EpochId,
+    /// The domain.
+    pub domain: NameId,
+}
+
 /// The result of verify.
 #[derive(Debug, Clone, Serialize)]
 pub struct VerifyReport {
@@ -77,6 +89,10 @@ pub struct VerifyReport {
     pub checked: Totals,
     /// The newest snapshots: to be kept elsewhere, for `--expect-head`.
     pub heads: Vec<Head>,
+    /// Domains whose index, scan caches, lists or catalogs are wrong: the next backup must read and store them
+    /// anew.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub resets: Vec<DomainRef>,
     /// Parts that were not checked, in words.
     pub not_checked: Vec<String>,
     /// The faults that were found.

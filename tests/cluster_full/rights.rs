@@ -128,7 +128,7 @@ async fn backed_up_in_every_way(cli: &CliRepo, plan: &str) {
     assert_eq!(killed.status.signal(), Some(9), "{}", String::from_utf8_lossy(&killed.stderr));
     good(&backup);
     good(&[&backup[..], &["--new-epoch"]].concat());
-    good(&["check", "--plan", plan]);
+    succeeds(command(&["check", "--plan", plan]).env("KBAK_CRONJOB", "kbak-backup"));
     let (code, _, said) = cli.run_reader(&["verify"]);
     assert_eq!(code, 0, "{said}");
 }

@@ -82,6 +82,11 @@ pub const RULES: &[DifferenceRule] = &[
         "/metadata/annotations/volume.*kubernetes.io~1storage-provisioner",
         "the binder asks the class for a new volume",
     ),
+    rule(
+        &["PersistentVolumeClaim"],
+        "/metadata/annotations/kbak.dev~1without-data",
+        "it got an empty volume: a claim that a provisioner made",
+    ),
     rule(&["PersistentVolume"], "/spec/claimRef/resourceVersion", "of the new claim"),
     rule(
         &["Deployment"],

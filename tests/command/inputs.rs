@@ -145,6 +145,22 @@ async fn variables_that_no_request_can_carry_are_refused_by_name() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn program_as_the_source_of_credentials_is_refused_with_the_way_out() {
+    let (cli, server) = (CliRepo::new(), FaultyS3Server::start(10).await);
+    let run = S3Run { cli: &cli, server: &server };
+    std::fs::write(cli.at("aws-config"), "[default]\ncredential_process = /bin/true\n").expect("a file");
+    let variables: Vec<Variable> = vec![
+        ("AWS_CONFIG_FILE", cli.at("aws-config").into()),
+        ("AWS_EC2_METADATA_DISABLED", "true".into()),
+        ("AWS_ENDPOINT_URL_S3", server.server.endpoint.clone().into()),
+    ];
+    let (code, err, requests) = run.run(run.command(&[], &variables)).await;
+    assert_eq!((code, requests), (2, 0), "{err}");
+    assert!(err.contains("credential_process") && err.contains("export-credentials"), "{err}");
+    assert!(!err.contains("cargo"), "{err}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn credentials_files_are_read_as_people_have_them() {
     let (cli, server) = (CliRepo::new(), FaultyS3Server::start(10).await);
     let run = S3Run { cli: &cli, server: &server };

@@ -1,6 +1,7 @@
 //! The command line as users see it: help, tables, errors, exit codes.
 
 mod concurrent_epochs;
+mod cut_off;
 mod diff;
 mod diff_docs;
 mod docs;

@@ -347,3 +347,17 @@ fn alerts_and_dashboard_use_metrics_that_exist() {
     }
     assert!(used > 8, "{used}");
 }
+
+#[test]
+fn paused_display_draws_nothing() {
+    let (log, other) = (Log::default(), Log::default());
+    let paused = display(DisplayMode::Json, &log);
+    // It is still paused at its end.
+    std::mem::forget(paused.pause());
+    drop(paused.finish());
+    assert_eq!(log.text(), "");
+    let resumed = display(DisplayMode::Json, &other);
+    drop(resumed.pause());
+    drop(resumed.finish());
+    assert!(other.text().contains("progress"), "{}", other.text());
+}

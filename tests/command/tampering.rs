@@ -4,6 +4,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use kbak::format::ids::ObjectHash;
+use kbak::format::layout::EpochPath;
+use kbak::keys::writer_key::WriterKey;
+
 use super::lifecycle::{content, sample_repo};
 use super::mistakes::objects;
 use crate::support::cli_repo::CliRepo;
@@ -33,6 +37,7 @@ fn restore(cli: &CliRepo, which: &[&str]) -> (i32, String, String) {
 fn lose_epochs(cli: &CliRepo, plan: &str) {
     for copy in objects(cli, plan) {
         let text = copy.to_string_lossy();
+        // The folder of its epochs, or the name of a copy.
         if copy.is_file() && (text.ends_with("/epoch.json") || text.contains("/epochs/")) {
             std::fs::remove_file(copy).expect("gone");
         }
@@ -104,7 +109,7 @@ fn unreadable_plan_is_not_skipped_by_latest() {
     };
     let sound = of(before.last().expect("a snapshot"));
     let lost = objects(&cli, "/snapshots/").iter().map(of).find(|plan| *plan != sound).expect("another");
-    lose_epochs(&cli, &format!("/{lost}/"));
+    lose_epochs(&cli, &lost);
     let (code, _, err) = restore(&cli, &["latest"]);
     assert_eq!(code, 4, "{err}");
     assert!(err.contains(&lost) && err.contains(&format!("--plan-id {sound}")), "{err}");
@@ -136,14 +141,27 @@ fn missing_marker_beside_snapshots_is_damage() {
     assert_eq!(code, 2, "{err}");
 }
 
+/// Copies a snapshot to another number, with a key that the writer signed.
+fn copy_as(cli: &CliRepo, snapshot: &Path, number: u64) -> PathBuf {
+    let (writer, _) = WriterKey::read(&cli.at("keys/writer.key")).expect("the writer's key");
+    let inner = snapshot.strip_prefix(cli.at("store")).expect("beneath it").to_str().expect("UTF-8");
+    let [of, plan, epoch, ..] = inner.split('/').collect::<Vec<_>>()[..] else { panic!("{inner}") };
+    let path = EpochPath {
+        writer: of.parse().expect("an id"),
+        plan: plan.parse().expect("an id"),
+        epoch: epoch.parse().expect("an id"),
+    };
+    let key = path.snapshot(number, ObjectHash::of(&content(snapshot)));
+    let copy = cli.at("store").join(writer.signing.sign_key(key).expect("signed").as_str());
+    std::fs::copy(snapshot, &copy).expect("copied");
+    copy
+}
+
 #[test]
 fn backup_warns_of_an_object_that_blocks_latest() {
     let cli = backed_up(2);
     let second = objects(&cli, "/snapshots/").pop().expect("a snapshot");
-    let name =
-        second.file_name().expect("a name").to_string_lossy().replace("000000000002-", "000000000009-");
-    let junk = second.with_file_name(name);
-    std::fs::copy(&second, &junk).expect("copied");
+    let junk = copy_as(&cli, &second, 9);
     let (code, _, err) = cli.backup(&[]);
     assert_eq!(code, 0, "{err}");
     assert!(err.contains("restores of latest are refused") && err.contains("remove it"), "{err}");
@@ -154,9 +172,7 @@ fn backup_warns_of_an_object_that_blocks_latest() {
     assert_eq!(code, 0, "{err}");
 
     // An object that the next snapshot supersedes blocks nothing.
-    let name =
-        second.file_name().expect("a name").to_string_lossy().replace("000000000002-", "000000000004-");
-    std::fs::copy(&second, second.with_file_name(name)).expect("copied");
+    copy_as(&cli, &second, 4);
     let (code, _, err) = cli.backup(&[]);
     assert!(code == 0 && err.contains("no snapshot of this writer") && !err.contains("refused"), "{err}");
     let (code, _, err) = cli.run_reader(&["restore", "latest", "--dry-run"]);

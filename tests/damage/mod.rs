@@ -7,6 +7,7 @@
 mod bits;
 mod fallback;
 mod objects;
+mod wrong_places;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +15,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use kbak::format::body::Stream;
-use kbak::format::epoch::VerifiedEpoch;
 use kbak::format::layout::ObjectKey;
 use kbak::format::wrap::EpochKeys;
 use kbak::keys::Identity;
@@ -35,7 +35,7 @@ struct DamagedRepo {
     /// Every stream of both snapshots, whole.
     expected_streams: Vec<Bytes>,
     snapshots: Vec<Snapshot>,
-    epochs: Vec<(VerifiedEpoch, EpochKeys)>,
+    keys: EpochKeys,
     folder: tempfile::TempDir,
 }
 
@@ -61,19 +61,14 @@ impl DamagedRepo {
         }
         repo.backup(folder.path()).await;
         let view = repo.view();
-        let (writer, plan) = view.plan_ids(&SnapshotSelector::default()).await.expect("plans")[0];
-        let records = view.records(writer).await.expect("records");
-        let plan = view.plan(writer, plan, &records).await.expect("a plan");
-        let mut epochs = Vec::new();
-        for stored in &plan.epochs.all {
-            let identity = std::slice::from_ref(&repo.identity);
-            let opened =
-                wraps::open(&repo.store, &repo.runtime, &stored.epoch, identity, &view.reporter).await;
-            epochs.push((stored.epoch.clone(), opened.expect("the keys").0));
-        }
+        let plan = view.plans(&SnapshotSelector::default()).await.expect("plans").remove(0);
+        let identity = std::slice::from_ref(&repo.identity);
+        let epoch = &plan.epochs.all[0].epoch;
+        let opened = wraps::open(&repo.store, &repo.runtime, epoch, identity, &[], &view.reporter).await;
+        let (keys, _) = opened.expect("the keys");
         let objects = repo.memory.objects();
         let snapshots: Vec<Snapshot> = plan.chain.iter().cloned().collect();
-        let mut this = Self { repo, objects, expected_streams: Vec::new(), snapshots, epochs, folder };
+        let mut this = Self { repo, objects, expected_streams: Vec::new(), snapshots, keys, folder };
         this.expected_streams =
             this.read_streams().await.into_iter().map(|read| read.expect("a stream")).collect();
         assert_eq!(this.expected_streams.len(), 2);
@@ -122,9 +117,8 @@ impl DamagedRepo {
         for snapshot in &self.snapshots {
             let (store, runtime) = (self.repo.store.clone(), self.repo.runtime.clone());
             let reporter = kbak::report::event::Reporter::silent();
-            let epochs = self.epochs.clone();
-            let opened =
-                OpenSnapshot::open(store, runtime, reporter, snapshot.clone(), epochs, 64 << 20).await;
+            let keys = self.keys.clone();
+            let opened = OpenSnapshot::open(store, runtime, reporter, snapshot.clone(), keys, 64 << 20).await;
             let Ok(open) = opened else {
                 read.push(Err(Bytes::new()));
                 continue;
@@ -157,7 +151,7 @@ impl DamagedRepo {
         let (store, runtime) = (self.repo.store.clone(), self.repo.runtime.clone());
         let snapshot = self.snapshots[1].clone();
         let reporter = kbak::report::event::Reporter::silent();
-        let opened = OpenSnapshot::open(store, runtime, reporter, snapshot, self.epochs.clone(), 64 << 20);
+        let opened = OpenSnapshot::open(store, runtime, reporter, snapshot, self.keys.clone(), 64 << 20);
         let Ok(open) = opened.await else { return };
         let stream = open.body().items[0].streams[0].clone();
         let middle = stream.length / 2..stream.length / 2 + 700;

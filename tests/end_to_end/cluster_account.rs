@@ -2,6 +2,8 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use http::Method;
 use kbak::kubernetes::Cluster;
 use serde_json::{Value, json};
 
@@ -95,7 +97,7 @@ async fn account_of_kbak_rbac_backs_up_and_renews_the_epoch_in_its_secret() {
     let (code, report, said) = run_json(&["backup", "--plan", &plan]);
     assert_eq!(code, 0, "{report:#} {said}");
     let warnings = report["warnings"].to_string();
-    assert!(warnings.contains("its removal would not be noticed"), "{report:#}");
+    assert!(warnings.contains("a later removal of this snapshot would not be noticed"), "{report:#}");
 
     delete(&cluster, SECRET).await;
     let (code, _, said) = kbak(&["backup", "--plan", &plan]);
@@ -109,6 +111,94 @@ async fn events(cluster: &Cluster) -> Vec<Value> {
     let answer = cluster.get("/api/v1/namespaces/kbak/events", query, 16 << 20).await.expect("Events");
     let list: Value = serde_json::from_slice(&answer.body).expect("JSON");
     list["items"].as_array().expect("items").clone()
+}
+
+/// Lets the account of backups read CronJobs.
+async fn grant_cronjobs(cluster: &Cluster) {
+    let root = "/apis/rbac.authorization.k8s.io/v1/namespaces/kbak";
+    let rules = json!([{"apiGroups": ["batch"], "resources": ["cronjobs"], "verbs": ["get"]}]);
+    let role = json!({"metadata": {"name": "cronjobs"}, "rules": rules});
+    create(cluster, &format!("{root}/roles"), role).await;
+    let binding = json!({
+        "metadata": {"name": "cronjobs"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "cronjobs"},
+        "subjects": [{"kind": "ServiceAccount", "name": "kbak-backup", "namespace": "kbak"}],
+    });
+    create(cluster, &format!("{root}/rolebindings"), binding).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn roles_of_an_earlier_name_are_found_and_deleted_by_their_labels() {
+    let plane = ControlPlane::start(&["--without-controllers"]);
+    let cluster = plane.cluster().await;
+    create_namespace(&cluster, "kbak").await;
+    let cli = CliRepo::for_plan("nightly");
+    let plan = write_plan(&cli, &plane.kubeconfig());
+    for name in ["old", "kbak"] {
+        let printed =
+            good(&["rbac", "--plan", &plan, "--task", "backup,restore", "--name", name, "-o", "json"]);
+        apply(&cluster, &String::from_utf8(printed.stdout).expect("text")).await;
+    }
+    let group = "/apis/rbac.authorization.k8s.io/v1";
+    let selector = "labelSelector=app.kubernetes.io%2Fname%3Dkbak,kbak.dev%2Fnamespace%3Dkbak";
+    for path in [
+        format!("{group}/clusterroles"),
+        format!("{group}/clusterrolebindings"),
+        format!("{group}/namespaces/kbak/roles"),
+        format!("{group}/namespaces/kbak/rolebindings"),
+        "/api/v1/namespaces/kbak/serviceaccounts".to_owned(),
+    ] {
+        let instances = async || {
+            let list = cluster.get(&path, selector, 16 << 20).await.expect("a list");
+            let list: Value = serde_json::from_slice(&list.body).expect("JSON");
+            let items = list["items"].as_array().expect("items").iter();
+            let label = |item: &Value| item["metadata"]["labels"]["app.kubernetes.io/instance"].to_string();
+            items.map(label).collect::<std::collections::BTreeSet<_>>()
+        };
+        assert_eq!(instances().await.len(), 2, "{path}");
+        // As kubectl delete -l does.
+        let query = format!("{selector},app.kubernetes.io%2Finstance%3Dold");
+        let body = Bytes::from_static(b"{}");
+        let deleted = cluster.send(Method::DELETE, &path, &query, "application/json", body).await;
+        deleted.unwrap_or_else(|error| panic!("{path}: {error}"));
+        assert_eq!(instances().await, ["\"kbak\"".to_owned()].into(), "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn plan_without_secrets_gets_no_right_to_list_them_and_needs_none() {
+    let plane = ControlPlane::start(&["--without-controllers"]);
+    let cluster = plane.cluster().await;
+    create_namespace(&cluster, "kbak").await;
+    let cli = CliRepo::for_plan("nightly");
+    move_secret(&cli, &cluster).await;
+    let plan = write_plan(&cli, &as_account(&plane, "backup", cli.at("account")));
+    let text = std::fs::read_to_string(&plan).expect("a plan");
+    let text = text.replace("resources: {}", "resources: {kinds: {exclude: [secrets]}}");
+    std::fs::write(&plan, text).expect("a plan");
+    let admin = plane.kubeconfig().display().to_string();
+    let printed = good(&["rbac", "--plan", &plan, "--kubeconfig", &admin, "-o", "json"]).stdout;
+    let printed = String::from_utf8(printed).expect("text");
+    let rules = printed.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let rules: Vec<Value> =
+        rules.flat_map(|object| object["rules"].as_array().cloned().unwrap_or_default()).collect();
+    let of_secrets = rules.iter().filter(|rule| rule["resources"].to_string().contains("\"secrets\""));
+    let named: Vec<&Value> = of_secrets.map(|rule| &rule["resourceNames"]).collect();
+    assert_eq!(named, [&json!(["kbak-epoch"])], "{printed}");
+
+    apply(&cluster, &printed).await;
+    let mut last = (1, Value::Null, String::new());
+    for _ in 0..100 {
+        last = run_json(&["check", "--plan", &plan]);
+        if last.0 == 0 {
+            break;
+        }
+    }
+    assert_eq!(last.0, 0, "{:#} {}", last.1, last.2);
+    assert!(last.1.to_string().contains("Secrets are not looked at"), "{:#}", last.1);
+    let (code, report, said) = run_json(&["backup", "--plan", &plan]);
+    assert_eq!(code, 0, "{report:#} {said}");
+    assert!(report["coverage"]["unseen"].is_null(), "{report:#}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -145,6 +235,22 @@ async fn events_on_the_cronjob_tell_how_a_backup_ended_if_the_account_may() {
         "{warnings}"
     );
     assert_eq!(events(&cluster).await, Vec::<Value>::new());
+    let check = || {
+        let output = command(&["check", "--plan", &plan]).env("KBAK_CRONJOB", "kbak-backup").output();
+        String::from_utf8_lossy(&output.expect("it runs").stdout).into_owned()
+    };
+    let missing = check();
+    assert!(missing.contains("! events") && missing.contains("resourceNames: [kbak-backup]"), "{missing}");
+    // One right alone is not enough: the CronJob is found, and the other is named.
+    grant_cronjobs(&cluster).await;
+    let mut said = String::new();
+    for _ in 0..100 {
+        said = check();
+        if said.contains("may not create events") {
+            break;
+        }
+    }
+    assert!(said.contains("may not create events") && said.contains("resources: [events]"), "{said}");
 
     let admin = plane.kubeconfig().display().to_string();
     let printed = good(&["rbac", "--plan", &plan, "--kubeconfig", &admin, "-o", "json"]).stdout;
@@ -159,6 +265,9 @@ async fn events_on_the_cronjob_tell_how_a_backup_ended_if_the_account_may() {
             break;
         }
     }
+    let said = check();
+    assert!(said.contains("the CronJob kbak-backup exists, and Events may be created"), "{said}");
+    assert_eq!(events(&cluster).await.len(), found.len(), "a check creates no Event");
     let event = found.first().expect("an Event");
     assert_eq!(event["involvedObject"]["uid"], uid);
     assert_eq!((&event["type"], &event["reason"]), (&json!("Normal"), &json!("BackupComplete")));

@@ -228,6 +228,14 @@ async fn only_the_taken_ports_of_a_service_are_given_up() {
             ("shop/range", service("NodePort", json!([port(80, 31_013), port(81, 80)]), json!({}))),
         ],
     )]);
+    // A dry run gives them up as the restore does, and names those that the server refuses in one: not a port out
+    // of its range.
+    let (foreseen, decisions) = plan(&target, &held, &config(None), true).await;
+    assert!(foreseen.is_whole() && foreseen.refused.is_empty(), "{foreseen:#?}");
+    let dropped: Vec<String> =
+        foreseen.dropped.iter().map(|(object, what)| format!("{object}: {what}")).collect();
+    assert_eq!((dropped.len(), foreseen.dropped_count), (2, 2), "{decisions:#?}");
+
     let (report, outcomes) = restore(&target, &held, &config(None)).await;
     let report = report.expect("a report");
     assert_eq!(report.created, 3, "{outcomes:#?}");
@@ -239,6 +247,8 @@ async fn only_the_taken_ports_of_a_service_are_given_up() {
         "Service/shop/range: its node port 80 cannot be had",
     ] {
         assert!(told.iter().any(|one| one.starts_with(text)), "{text}: {told:#?}");
+        let is_foreseen = dropped.iter().any(|one| one.starts_with(text));
+        assert!(is_foreseen || text.contains("range"), "{text}: {dropped:#?}");
     }
     assert_eq!(told.len(), 3, "{told:#?}");
     let ports =

@@ -9,8 +9,8 @@ use kbak::target::kubernetes::{
 use serde_json::{Value, json};
 
 use crate::support::backup_builder::{backup_of, plan, restore};
-use crate::support::control_plane::{ControlPlane, get};
-use crate::support::memory_backup::MemoryBackup;
+use crate::support::control_plane::{ControlPlane, delete, get, patch};
+use crate::support::memory_backup::{MemoryBackup, create_namespace};
 
 fn template(image: &str) -> Value {
     json!({"metadata": {"labels": {"app": "web"}}, "spec": {"restartPolicy": "Never", "containers": [{"name": "a", "image": image}]}})
@@ -310,4 +310,67 @@ async fn names_that_collide_after_mapping_are_reported() {
         let (report, _) = restore(&target, &held, &rest).await;
         assert!(report.as_ref().is_ok_and(RestoreReport::is_whole), "{report:#?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn copy_in_another_cluster_leaves_the_storage_of_the_original_alone() {
+    let plane = ControlPlane::start(&["--without-controllers"]);
+    let target = plane.cluster().await;
+    create_namespace(&target, "shop").await;
+    let volume = |source: &str, more: Value| {
+        let mut spec = json!({"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"],
+            "persistentVolumeReclaimPolicy": "Delete", "claimRef": {"namespace": "shop", "name": source}});
+        spec[source] = more;
+        json!({ "spec": spec })
+    };
+    let affinity = json!({"required": {"nodeSelectorTerms": [{"matchExpressions": [{"key": "a", "operator": "Exists"}]}]}});
+    let mut local = volume("local", json!({"path": "/d"}));
+    local["spec"]["nodeAffinity"] = affinity;
+    let claim = json!({"spec": {"accessModes": ["ReadWriteOnce"], "volumeName": "disk", "resources": {"requests": {"storage": "1Gi"}}}});
+    let held = backup_of(&[
+        (
+            "-core/v1/persistentvolumes PersistentVolume",
+            &[
+                ("disk", volume("csi", json!({"driver": "csi.demo.kbak.dev", "volumeHandle": "production"}))),
+                ("here", local),
+            ],
+        ),
+        ("core/v1/persistentvolumeclaims PersistentVolumeClaim", &[("shop/csi", claim)]),
+    ]);
+    let config = |release: Option<SideEffect>| RestoreConfig {
+        release: release.map(|one| [one].into()),
+        waits: WaitLimits { max_idle_rounds: 0, ..WaitLimits::default() },
+        ..RestoreConfig::default()
+    };
+    let (planned, _) = plan(&target, &held, &config(None), false).await;
+    let (report, outcomes) = restore(&target, &held, &config(None)).await;
+    let report = report.expect("a report");
+    assert_eq!((planned.is_whole(), report.is_whole()), (false, false), "{report:#?}");
+    assert_eq!(outcomes["PersistentVolume/disk"], Outcome::Held(SideEffect::Volumes));
+    assert_eq!(
+        outcomes["PersistentVolume/here"],
+        Outcome::Created,
+        "a node's own folder is no shared storage"
+    );
+    let (claim, why) = &report.unfinished[0];
+    assert_eq!(
+        (claim.to_string().as_str(), why.reason.as_str()),
+        ("PersistentVolumeClaim/shop/csi", "NoData")
+    );
+
+    // Released, the volume comes, and no claim can delete its storage.
+    let (_, outcomes) = restore(&target, &held, &config(Some(SideEffect::Volumes))).await;
+    assert_eq!(outcomes["PersistentVolume/disk"], Outcome::Created);
+    let found = get(&target, "/api/v1/persistentvolumes/disk").await;
+    assert_eq!(found["spec"]["persistentVolumeReclaimPolicy"], "Retain");
+    assert_eq!(found["spec"]["csi"]["volumeHandle"], "production");
+
+    // A cluster that takes the place of the other gets its volumes as they were.
+    patch(&target, "/api/v1/persistentvolumes/disk", json!({"metadata": {"finalizers": null}})).await;
+    delete(&target, "/api/v1/persistentvolumes/disk").await;
+    let takeover = RestoreConfig { takeover: true, ..config(None) };
+    let (_, outcomes) = restore(&target, &held, &takeover).await;
+    assert_eq!(outcomes["PersistentVolume/disk"], Outcome::Created);
+    let found = get(&target, "/api/v1/persistentvolumes/disk").await;
+    assert_eq!(found["spec"]["persistentVolumeReclaimPolicy"], "Delete");
 }

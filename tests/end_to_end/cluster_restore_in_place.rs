@@ -270,6 +270,14 @@ async fn copy_never_gets_the_volume_of_a_live_claim() {
     for existing in [None, Some(ExistingPolicy::Patch), Some(ExistingPolicy::Replace)] {
         let mut copy = RestoreConfig { existing, ..config() };
         copy.mapping.namespaces.insert("shop".into(), "copy".into());
+        for asks_server in [false, true] {
+            let (foreseen, _) = plan(&target, &held, &copy, asks_server).await;
+            assert!(!foreseen.is_whole(), "{existing:?}: {foreseen:#?}");
+            assert!(foreseen.refused.is_empty(), "the server does not refuse it: {foreseen:#?}");
+            let conflict = foreseen.sums.iter().find(|sum| matches!(sum.action, Action::Conflict(_)));
+            let (_, why) = &conflict.expect("a conflict").examples[0];
+            assert!(why.as_deref().is_some_and(|why| why.starts_with("VolumeInUse")), "{why:?}");
+        }
         let (report, outcomes) = restore(&target, &held, &copy).await;
         let report = report.expect("a report");
         assert!(!report.is_whole(), "{existing:?}");

@@ -24,6 +24,34 @@ fn backed_up(cli: &CliRepo, plane: &ControlPlane) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn users_that_the_server_does_not_let_in_are_a_wrong_configuration() {
+    let plane = ControlPlane::start(&["--without-controllers"]);
+    let cli = CliRepo::new();
+    let restore = backed_up(&cli, &plane);
+    let text = std::fs::read_to_string(plane.kubeconfig()).expect("a kubeconfig");
+    let anonymous: Vec<&str> = text
+        .lines()
+        .filter(|line| !["client-certificate", "client-key", "token"].iter().any(|key| line.contains(key)))
+        .map(|line| if line.trim() == "user:" { "  user: {}" } else { line })
+        .collect();
+    let wrong: Vec<&str> = anonymous
+        .iter()
+        .map(|line| if *line == "  user: {}" { "  user: {token: wrong}" } else { line })
+        .collect();
+    for (lines, code) in [(anonymous, 403), (wrong, 401)] {
+        std::fs::write(cli.at("kubeconfig"), lines.join("\n")).expect("a file");
+        for more in [&["--dry-run"][..], &[]] {
+            let file = cli.text("kubeconfig");
+            let args = [&as_strs(&restore)[..], &[file.as_str()], more].concat();
+            let output = command(&args).output().expect("it runs");
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(2), "{said}\n{}", lines.join("\n"));
+            assert!(said.contains(&code.to_string()), "{said}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn restore_is_planned_bound_to_its_plan_hash_and_reported() {
     let (old, new) =
         (ControlPlane::start(&["--without-controllers"]), ControlPlane::start(&["--without-controllers"]));

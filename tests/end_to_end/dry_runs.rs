@@ -173,6 +173,8 @@ fn dry_run_of_databases_agrees_with_the_restore() {
     server.sql("postgres", "CREATE DATABASE shop");
     check("an empty database", "kbak", &[], 0);
     check("an unknown role", "nobody", &[], 2);
+    let absent = cli.text("no-such-password");
+    check("a password file that is not there", "kbak", &["--database-password-file", &absent], 2);
     let unreachable = format!("postgresql://kbak@/postgres?host={}&port=1", server.socket().display());
     fixture.check(situation("no server", &["--item", "shop", "--database", &unreachable], 5));
     let (url, item) = (fixture.url("kbak"), cli.data_item());

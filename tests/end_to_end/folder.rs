@@ -44,7 +44,7 @@ async fn folder_is_restored_and_unchanged_folder_stores_no_data() {
     let second = repo.backup(&source).await;
     assert_eq!((second.committed.seq, second.born), (2, None));
     assert_eq!(repo.packs(), packs, "an unchanged folder stores no pack");
-    assert_eq!(second.committed.envelope.needs, first.committed.envelope.needs);
+    assert_eq!(second.committed.envelope.items, first.committed.envelope.items);
     assert_eq!(second.committed.envelope.previous, [first.committed.head]);
 
     repo.restore("latest", None, &target).await;
@@ -226,4 +226,31 @@ async fn failing_store_ends_a_walk_that_is_far_ahead() {
         let refused = refused.unwrap_or_else(|_| panic!("the backup hangs with {workers:?}"));
         assert_eq!(refused.exit, Exit::Unreachable, "{refused:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn compression_level_of_a_run_decides_about_new_chunks_only() {
+    let scratch = tempfile::tempdir().expect("a folder");
+    let source = scratch.path().join("source");
+    std::fs::create_dir(&source).expect("a folder");
+    let text = |from: u32| (from..from + 60_000).map(|n| format!("{n} {:x}\n", n.wrapping_mul(0x9e37_79b9)));
+    let mut stored = Vec::new();
+    for level in [1, 9] {
+        std::fs::write(source.join("text"), text(0).collect::<String>()).expect("a file");
+        let mut repo = TestRepo { level: Some(level), ..TestRepo::new().await };
+        repo.backup(&source).await;
+        let packs = repo.packs();
+        stored.push(repo.memory.objects().values().map(|bytes| bytes.len()).sum::<usize>());
+        // The next run has another level, and finds the chunks that are stored.
+        repo.level = Some(10 - level);
+        repo.backup(&source).await;
+        assert_eq!(repo.packs(), packs, "an unchanged folder stores no pack");
+        std::fs::write(source.join("more"), text(60_000).collect::<String>()).expect("a file");
+        repo.backup(&source).await;
+        let target = scratch.path().join(format!("target{level}"));
+        repo.restore("latest", None, &target).await;
+        same(&source, &target);
+        std::fs::remove_file(source.join("more")).expect("a removal");
+    }
+    assert!(stored[1] < stored[0], "{stored:?}");
 }

@@ -127,3 +127,45 @@ async fn changes_in_the_cluster_are_reported_by_object_and_field() {
     let elsewhere = compared(&cli, "/nowhere/config", &[]);
     assert_eq!(elsewhere.0, 2, "{}", elsewhere.2);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn comparison_with_the_cluster_is_limited_to_what_the_plan_selects() {
+    let plane = ControlPlane::start(&["--without-controllers"]);
+    let cluster = plane.cluster().await;
+    for name in ["shop", "other"] {
+        create_namespace(&cluster, name).await;
+    }
+    let in_shop = |plural: &str| format!("/api/v1/namespaces/shop/{plural}");
+    let labelled = |name: &str, app: &str| json!({"metadata": {"name": name, "labels": {"app": app}}});
+    create(&cluster, &in_shop("configmaps"), labelled("a", "web")).await;
+    let config = plane.kubeconfig().display().to_string();
+    for resources in [
+        "kinds: {include: [configmaps]}",
+        "namespaces: {include: [shop]}",
+        "{kinds: {include: [configmaps]}, clusterScoped: none, namespaces: {include: [shop]}}",
+        "selector: app=web",
+    ] {
+        let cli = CliRepo::for_plan("nightly");
+        let body = if resources.starts_with('{') { resources.to_owned() } else { format!("{{{resources}}}") };
+        let plan = cli.write_plan(&format!(
+            "  cluster: {{kubeconfigFile: \"{config}\"}}\n  resources: {body}\n  coverage: off\n"
+        ));
+        good(&["backup", "--plan", &plan]);
+        let (code, rows, said) = compared(&cli, &config, &["-o", "json"]);
+        assert_eq!((code, rows), (0, Vec::new()), "{resources}: {said}");
+        // What the plan leaves out may change as it likes; what it selects is told.
+        create(&cluster, "/api/v1/namespaces/other/secrets", labelled("s", "other")).await;
+        create(&cluster, "/api/v1/namespaces/other/configmaps", labelled("b", "other")).await;
+        create(&cluster, &in_shop("configmaps"), labelled("new", "web")).await;
+        let (code, rows, said) = compared(&cli, &config, &["-o", "json"]);
+        let told: Vec<&str> = rows.iter().filter_map(|row| row["path"].as_str()).collect();
+        let all = resources.starts_with("kinds");
+        let expected = if all { vec!["other/b", "shop/new"] } else { vec!["shop/new"] };
+        assert_eq!((code, told), (1, expected), "{resources}: {said}");
+        for (namespace, plural, name) in
+            [("other", "secrets", "s"), ("other", "configmaps", "b"), ("shop", "configmaps", "new")]
+        {
+            delete(&cluster, &format!("/api/v1/namespaces/{namespace}/{plural}/{name}")).await;
+        }
+    }
+}

@@ -24,6 +24,7 @@ mod cluster_restore_unmatched;
 mod cluster_revision;
 mod cluster_selection;
 mod coverage;
+mod dry_run_rights;
 mod dry_runs;
 mod folder;
 mod kubeconfig;

@@ -57,6 +57,8 @@ async fn receivers_get_start_and_success_without_names() {
         {"webhook": {"url": format!("{url}/hook")}},
         {"webhook": {"url": format!("{url}/only-failures"), "when": "failure"}},
         {"metrics": {"url": format!("{url}/push/")}},
+        {"metrics": {"url": format!("{url}/push"), "cluster": "prod-eu"}},
+        {"metrics": {"url": format!("{url}/push/metrics/job/own/cluster/own"), "cluster": "prod-eu"}},
         {"metrics": {"url": format!("{url}/metrics/job/own/cluster/prod"), "verbs": ["verify"]}},
     ]);
     let plan = write_plan(&cli, &cli.text("data"), &notify);
@@ -69,7 +71,16 @@ async fn receivers_get_start_and_success_without_names() {
     let mut rest = received[1..].to_vec();
     rest.sort_by(|one, other| one.path.cmp(&other.path));
     let paths: Vec<&str> = rest.iter().map(|one| one.path.as_str()).collect();
-    assert_eq!(paths, ["/hook", "/ping?create=1", "/push/metrics/job/kbak/plan/nightly/verb/backup"]);
+    assert_eq!(
+        paths,
+        [
+            "/hook",
+            "/ping?create=1",
+            "/push/metrics/job/kbak/cluster/prod-eu/plan/nightly/verb/backup",
+            "/push/metrics/job/kbak/plan/nightly/verb/backup",
+            "/push/metrics/job/own/cluster/own/plan/nightly/verb/backup",
+        ]
+    );
 
     let body: Value = serde_json::from_str(&rest[0].body).expect("JSON");
     assert_eq!(rest[0].content_type, "application/json");

@@ -82,6 +82,40 @@ fn refused_objects_are_named_and_the_rest_of_the_database_is_restored() {
 }
 
 #[test]
+fn values_of_rows_are_in_no_report_and_no_message() {
+    let server = start_server();
+    server.sql("postgres", "CREATE DATABASE shop");
+    // All fail in a restore only, which leaves the search path empty.
+    server.sql(
+        "shop",
+        "CREATE FUNCTION named(text) RETURNS bool LANGUAGE plpgsql IMMUTABLE AS $$BEGIN
+             IF current_setting('search_path') = '' THEN RAISE EXCEPTION 'bad customer %', $1; END IF;
+             RETURN true; END$$;
+         CREATE FUNCTION number(text) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$BEGIN
+             IF current_setting('search_path') = '' THEN RETURN $1::int; END IF; RETURN 1; END$$;
+         CREATE TABLE raised (name text CHECK (named(name)));
+         CREATE TABLE cast_rows (name text CHECK (number(name) > 0));
+         CREATE TABLE indexed (name text);
+         INSERT INTO raised VALUES ('canary-7391'); INSERT INTO cast_rows VALUES ('canary-7391');
+         INSERT INTO indexed VALUES ('canary-7391');
+         CREATE INDEX indexed_named ON indexed (named(name))",
+    );
+    let repo = PostgresRepo::of(server);
+    let target = start_server();
+    let restored = repo.restore(&target, "kbak", &[]).ended(3);
+    let everything = format!("{}{}{}", restored.stdout, restored.stderr, restored.report);
+    assert!(!everything.contains("canary-7391"), "{everything}");
+    let gaps = restored.gaps();
+    for part in [
+        "TABLE DATA public.raised: COPY failed for table \"raised\": ERROR:  a function of the database raised it",
+        "TABLE DATA public.cast_rows: COPY failed for table \"cast_rows\": ERROR:  invalid input syntax for type integer",
+        "INDEX public.indexed_named: ERROR:  a function of the database raised it",
+    ] {
+        assert!(gaps.iter().any(|(_, _, reason)| reason.starts_with(part)), "{part}: {gaps:?}");
+    }
+}
+
+#[test]
 fn errors_beyond_the_first_hundred_are_counted() {
     let server = start_server();
     server.sql("postgres", "CREATE ROLE keeper");

@@ -50,7 +50,8 @@ fn golden() -> Golden {
     let signers = Signers::parse(&text("kbak.pub")).expect("kbak.pub");
     let owner = Identity::parse("owner.key", &stored("owner.key"), &no_prompt()).expect("owner.key");
     let held = EpochFile::parse("writer.key.epoch", &stored("writer.key.epoch")).expect("an epoch file");
-    let path = EpochPath { writer: key.writer, plan: key.plan("default"), epoch: held.secrets[0].epoch };
+    let path =
+        EpochPath { writer: key.writer, plan: key.plan("default"), epoch: held.state.secrets[0].epoch };
     let epoch = Epoch::open(stored("epoch.json"), &path, Some(key.repository), &signers).expect("epoch.json");
     Golden { key, signers, owner: Arc::new(owner), epoch }
 }
@@ -85,7 +86,7 @@ fn stored_epoch_is_read_opened_and_rewritten_byte_for_byte() {
     assert_eq!((first.bytes(), copy.bytes()), (&stored("epoch.json"), &stored("epoch.json")));
     let (keys, _) = open_wrap(&epoch, &[], &[owner]).expect("the owner opens it");
     let held = EpochFile::parse("writer.key.epoch", &stored("writer.key.epoch")).expect("an epoch file");
-    assert!(held.secrets[0].matches(&epoch) && held.secrets[0].secret == keys.secret);
+    assert!(held.state.secrets[0].matches(&epoch) && held.state.secrets[0].secret == keys.secret);
     assert_eq!(*keys.to_text(epoch.epoch), text("epoch.key"), "what age -d gives");
     assert_eq!(key.to_text().as_bytes(), stored("writer.key"), "writer.key is written alike");
     assert_eq!(held.to_text().as_bytes(), stored("writer.key.epoch"));
@@ -97,7 +98,8 @@ fn stored_receipt_is_accepted() {
     let bytes = stored("receipt");
     let hash = ObjectHash::of(&bytes);
     let record =
-        SignedRecord::open(bytes, key.writer, hash, Some(key.repository), &signers).expect("a receipt");
+        SignedRecord::open(bytes, key.writer, hash, Namespace::Receipt, Some(key.repository), &signers)
+            .expect("a receipt");
     let Record::Receipt(receipt) = record.record() else { panic!("another record") };
     assert_eq!((receipt.epoch, receipt.act), (epoch.epoch, ReceiptAction::Opened));
     assert_eq!(receipt.recipient, Some(owner.recipients()[0].id()));
@@ -134,10 +136,7 @@ async fn key_vectors_are_regenerated() {
     let receipt = receipt.seal(repository, writer, ready.epoch.created, signing).expect("sealed");
     let signers = recovery_sheet::signers_of(key, std::slice::from_ref(&public));
     write("writer.key", key.to_text().as_bytes());
-    write(
-        "writer.key.epoch",
-        EpochFile { repository, writer, plan, secrets: held, head: None }.to_text().as_bytes(),
-    );
+    write("writer.key.epoch", EpochFile { repository, writer, plan, state: held }.to_text().as_bytes());
     write("owner.key", owner.to_text().as_bytes());
     write("kbak.pub", recovery_sheet::pin_text(key, &signers, &[public]).as_bytes());
     write("epoch.json", &repo.memory.objects()[&ready.epoch.path().epoch_json()]);

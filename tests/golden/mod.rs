@@ -1,4 +1,6 @@
 //! Repositories and test vectors of every released format.
 
 mod keys;
+mod reader;
 mod repository;
+mod vectors;

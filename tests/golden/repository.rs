@@ -14,15 +14,15 @@ use crate::support::memory_backup::{config_map, create_namespace, define_apples,
 use crate::support::postgres::PostgresServer;
 use crate::support::program::{beneath, good, succeeds};
 
-fn golden() -> PathBuf {
+pub(super) fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/repository")
 }
 
-fn text(path: &Path) -> String {
+pub(super) fn text(path: &Path) -> String {
     path.to_str().expect("UTF-8").to_owned()
 }
 
-fn run(program: &str, args: &[&str]) -> String {
+pub(super) fn run(program: &str, args: &[&str]) -> String {
     let output = succeeds(Command::new(program).args(args).env_remove("KUBECONFIG"));
     String::from_utf8(output.stdout).expect("text")
 }
@@ -32,7 +32,7 @@ fn kbak(args: &[&str]) -> String {
 }
 
 /// Returns every path beneath `root` with kind, mode and content, as find and sha256sum would print it.
-fn tree(root: &Path) -> Value {
+pub(super) fn tree(root: &Path) -> Value {
     use std::os::unix::ffi::OsStrExt as _;
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
     let mut found = BTreeMap::new();
@@ -57,7 +57,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// Returns the objects of a stream without the server's additions.
-fn objects(lines: &str) -> Value {
+pub(super) fn objects(lines: &str) -> Value {
     let mut found = BTreeMap::new();
     for line in lines.lines() {
         let object: Value = serde_json::from_str(line).expect("an object");
@@ -77,7 +77,7 @@ fn rows(server: &PostgresServer, database: &str) -> String {
     )
 }
 
-fn expected() -> Value {
+pub(super) fn expected() -> Value {
     let facts = std::fs::read(golden().join("expected.json")).expect("what is expected");
     serde_json::from_slice(&facts).expect("JSON")
 }
@@ -95,7 +95,7 @@ fn reader() -> [String; 6] {
 }
 
 /// Returns a private copy of the owner's key, since git cannot keep it from other users.
-fn owner_key() -> PathBuf {
+pub(super) fn owner_key() -> PathBuf {
     static KEY: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
         let folder = tempfile::tempdir().expect("a folder");
         let key = folder.path().join("owner.key");
@@ -211,7 +211,7 @@ fn invalid_objects_are_ignored_by_stock_tools() {
 }
 
 /// Checks links and holes, which a hash of the content does not show.
-fn same_file_and_holes(root: &Path) {
+pub(super) fn same_file_and_holes(root: &Path) {
     use std::os::unix::fs::MetadataExt as _;
     let meta = |name: &str| std::fs::metadata(root.join(name)).expect("a file");
     assert_eq!((meta("twin").ino(), meta("twin").nlink()), (meta("small/09").ino(), 2), "the hard link");

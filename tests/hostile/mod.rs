@@ -1,8 +1,11 @@
 //! Streams that try to write outside the target.
 
+mod forged_past;
 mod pax_records;
 mod planted;
+mod planted_index;
 mod raw_member;
+mod rubbish;
 mod stream;
 mod volume;
 

@@ -7,7 +7,7 @@ use http::Method;
 use kbak::kubernetes::Cluster;
 use serde_json::{Value, json};
 
-use super::{collection, helm, project, rendered};
+use super::{collection, documents, helm, object, project, rendered};
 use crate::support::control_plane::{ControlPlane, create};
 use crate::support::owners::{run, run_ok};
 use crate::support::program::prometheus_parser;
@@ -16,32 +16,8 @@ use crate::support::program::prometheus_parser;
 const VALUES: [&str; 5] = ["small", "everything", "namespaces", "identity", "folder"];
 
 #[test]
-fn readme_and_plain_manifests_match_the_chart() {
-    run_ok(Command::new(project("deploy/render")).arg("--check"), b"");
-}
-
-#[test]
-fn unknown_and_malformed_values_are_refused_with_their_place() {
-    let home = tempfile::tempdir().expect("a folder");
-    for (setting, place) in [
-        ("bakcup.suspend=true", "additional properties 'bakcup' not allowed"),
-        ("backup.schedule=nightly", "/backup/schedule"),
-        ("verify.read=some", "/verify/read"),
-        (
-            "rbac.extraRules[0].resources[0]=*,rbac.extraRules[0].apiGroups[0]=a",
-            "/rbac/extraRules/0/resources",
-        ),
-        ("store.existingSecret=Kbak_Store", "/store/existingSecret"),
-        ("plan.spec.recipients=null", "/plan/spec/recipients"),
-        ("notify[0].ping.key=url", "/notify/0/ping"),
-    ] {
-        let mut lint = helm(home.path());
-        lint.args(["lint", "--strict"]).arg(project("deploy/chart"));
-        lint.arg("--values").arg(project("tests/in_cluster/values/small.yaml")).args(["--set", setting]);
-        let output = run(&mut lint, b"");
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert!(!output.status.success() && said.contains(place), "{setting}: {said}");
-    }
+fn readme_schema_and_plain_manifests_match_the_chart() {
+    run_ok(Command::new(project("deploy/render")).args([env!("CARGO_BIN_EXE_kbak"), "--check"]), b"");
 }
 
 #[test]
@@ -93,10 +69,70 @@ fn schedules_of_two_releases_differ_in_their_minute() {
     assert_ne!(schedule("kbak-berlin"), schedule("kbak-paris"));
 }
 
-/// Returns the object of a kind and name.
-fn object<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
-    let found = objects.iter().find(|one| one["kind"] == kind && one["metadata"]["name"] == name);
-    found.unwrap_or_else(|| panic!("no {kind} {name}"))
+/// Labels by which `kubectl get -l` and `kubectl apply --prune` find all objects of an installation.
+const COMMON_LABELS: [(&str, &str); 2] =
+    [("app.kubernetes.io/name", "kbak"), ("app.kubernetes.io/instance", "kbak")];
+
+#[test]
+fn every_object_has_the_common_labels() {
+    let home = tempfile::tempdir().expect("a folder");
+    for set in VALUES {
+        for object in rendered(home.path(), &project(&format!("tests/in_cluster/values/{set}.yaml"))) {
+            labelled(set, &object, &["app.kubernetes.io/version", "app.kubernetes.io/managed-by"]);
+        }
+    }
+    for file in std::fs::read_dir(project("jobs")).expect("manifests").flatten() {
+        let text = std::fs::read_to_string(file.path()).expect("a file");
+        for object in documents(&text).iter().filter(|object| object["kind"] != "Kustomization") {
+            labelled("jobs", object, &["app.kubernetes.io/version"]);
+        }
+    }
+}
+
+/// Checks the labels of an object, and of the Jobs and pods that it makes.
+fn labelled(set: &str, object: &Value, more: &[&str]) {
+    let about = format!("{set}: {} {}", object["kind"], object["metadata"]["name"]);
+    let (job, none) = (&object["spec"]["jobTemplate"], Value::Null);
+    let (job, pod) = match object["kind"] == "CronJob" {
+        true => (job, &job["spec"]["template"]),
+        false => (&none, &none),
+    };
+    for labels in [object, job, pod].iter().filter(|one| !one.is_null()).map(|one| &one["metadata"]["labels"])
+    {
+        for (label, value) in COMMON_LABELS {
+            assert_eq!(labels[label], value, "{about}: {label}");
+        }
+        assert!(more.iter().all(|label| labels[label].is_string()), "{about}: {labels}");
+    }
+    if object["kind"].as_str().is_some_and(|kind| kind.starts_with("Cluster")) {
+        assert_eq!(object["metadata"]["labels"]["kbak.dev/namespace"], "kbak", "{about}");
+    }
+}
+
+#[test]
+fn metrics_of_clusters_with_one_plan_name_differ_in_their_label() {
+    let home = tempfile::tempdir().expect("a folder");
+    let label = |settings: &[&str]| {
+        let mut template = helm(home.path());
+        template.args(["template", "kbak", "--namespace", "kbak"]).arg(project("deploy/chart"));
+        template.arg("--values").arg(project("tests/in_cluster/values/everything.yaml"));
+        for setting in settings {
+            template.args(["--set", setting]);
+        }
+        let text = String::from_utf8(run_ok(&mut template, b"")).expect("text");
+        let objects = documents(&text);
+        let rules = object(&objects, "PrometheusRule", "kbak")["spec"].to_string();
+        let found = rules.split("cluster=\\\"").nth(1).expect("a label in the rules");
+        let found = found.split('\\').next().expect("a value").to_owned();
+        assert!(text.contains(&format!("cluster: {found}\n")), "the plan has it, too: {text}");
+        assert!(!text.contains("@CLUSTER@"), "{text}");
+        found
+    };
+    let of_release = label(&[]);
+    assert!(of_release.starts_with("kbak-kbak-"), "{of_release}");
+    assert_ne!(of_release, label(&["plan.spec.repository.url=s3://backups/other"]));
+    assert_eq!(label(&["clusterName=prod"]), "prod");
+    assert_eq!(label(&["notify[2].metrics.cluster=own", "clusterName=prod"]), "own");
 }
 
 #[test]

@@ -18,11 +18,11 @@ const PASSWORD: &str = "a password of the shop";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn objects_and_rows_backed_up_by_drafted_values_are_restored_from_outside() {
-    let Some(mut kbak) = Installed::prepare(&["--variant", "postgres"]).await else { return };
+    let Some(kbak) = Installed::prepare(&["--variant", "postgres"]).await else { return };
     let image = std::env::var("KBAK_TEST_POSTGRES_IMAGE").expect("scripts/tools --need postgres-image");
     kbak.import(Path::new(&image));
     open_shop(&kbak).await;
-    let before = fill(&mut kbak).await;
+    let before = fill(&kbak).await;
 
     kbak.make_owners();
     draft_values(&kbak);
@@ -45,7 +45,7 @@ async fn objects_and_rows_backed_up_by_drafted_values_are_restored_from_outside(
     assert_eq!(settings["data"], json!({"colour": "green"}));
     let widget = get(&kbak.cluster, "/apis/demo.example/v1/namespaces/shop/widgets/one").await;
     assert_eq!(widget["spec"], json!({"size": 7}));
-    let port = database(&mut kbak).await;
+    let port = database(&kbak).await;
     restore_rows(&kbak, port);
     assert_eq!(rows(port), before);
 }
@@ -89,7 +89,7 @@ async fn open_shop(kbak: &Installed) {
 }
 
 /// Waits for the database and returns the port at which it is reached from outside.
-async fn database(kbak: &mut Installed) -> u16 {
+async fn database(kbak: &Installed) -> u16 {
     let set = "/apis/apps/v1/namespaces/shop/statefulsets/orders";
     until(&kbak.cluster, set, |set| set["status"]["readyReplicas"] == 1).await;
     let service = get(&kbak.cluster, "/api/v1/namespaces/shop/services/orders").await;
@@ -110,7 +110,7 @@ fn login(port: u16) -> SqlLogin<'static> {
 }
 
 /// Fills the database and returns what it holds.
-async fn fill(kbak: &mut Installed) -> String {
+async fn fill(kbak: &Installed) -> String {
     let port = database(kbak).await;
     login(port).run("postgres", "CREATE DATABASE ledger");
     login(port).run(

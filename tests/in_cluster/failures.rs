@@ -13,7 +13,12 @@ use crate::support::wait::until;
 
 /// A failure: values that cause it, the exit code, and the reason in log and message.
 const FAILURES: &[(&str, &str, i64, &str)] = &[
-    ("wrong-plan", "plan.spec.resource.kinds=all", 2, "unknown field resource in spec"),
+    (
+        "wrong-plan",
+        "plan.spec.resources.kinds.include={secrets},plan.spec.resources.kinds.exclude={secrets}",
+        2,
+        "no kind is selected",
+    ),
     ("no-store-secret", "store.existingSecret=absent", 2, "/etc/kbak/store/absent/credentials"),
     ("no-writer-secret", "writer.existingSecret=absent", 2, "/etc/kbak/writer/absent/writer.key"),
     ("no-epoch-secret", "epoch.existingSecret=absent", 2, "writer.key.epoch of the Secret kbak/absent"),

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,12 +21,13 @@ use crate::support::wait::until;
 /// The node's address, as its pods see it (tests/cluster).
 pub const NODE: &str = "192.0.2.1";
 
-/// kbak as the chart installs it in the namespace `kbak`.
+/// kbak as the chart installs it in a namespace, `kbak` for the first one.
 pub struct Installed {
     /// The cluster, with its administrator's rights.
     pub cluster: Cluster,
-    plane: ControlPlane,
-    store: S3Server,
+    namespace: String,
+    plane: Arc<Mutex<ControlPlane>>,
+    store: Arc<S3Server>,
     dir: TempDir,
 }
 
@@ -33,11 +35,28 @@ impl Installed {
     /// Starts everything and installs the chart, or returns nothing where no node can run.
     pub async fn start() -> Option<Self> {
         let installed = Self::prepare(&[]).await?;
-        installed.make_owners();
-        installed.make_repository().await;
-        installed.write_values(&installed.recipients());
-        installed.helm("install", &[]);
+        installed.install().await;
         Some(installed)
+    }
+
+    /// Installs kbak once more on this node: in another namespace, with a repository of its own.
+    pub async fn beside(&self, namespace: &str) -> Self {
+        let installed = Self {
+            cluster: self.cluster.clone(),
+            namespace: namespace.to_owned(),
+            plane: Arc::clone(&self.plane),
+            store: Arc::clone(&self.store),
+            dir: tempfile::tempdir().expect("a folder"),
+        };
+        installed.install().await;
+        installed
+    }
+
+    async fn install(&self) {
+        self.make_owners();
+        self.make_repository().await;
+        self.write_values(&self.recipients());
+        self.helm("install", &[]);
     }
 
     /// Starts a store and a node that has the image, made with more options of `deploy/image`.
@@ -53,30 +72,47 @@ impl Installed {
         let plane = ControlPlane::start(&node.split(' ').collect::<Vec<_>>());
         let cluster = plane.cluster().await;
         let dir = tempfile::tempdir().expect("a folder");
-        let mut installed = Self { cluster, plane, store, dir };
-        let archive = installed.file("kbak.tar");
-        let mut make = Command::new(project("deploy/image"));
-        make.args(["--binary", env!("CARGO_BIN_EXE_kbak"), "--name", "kbak.test/kbak:1", "--output"]);
-        run_ok(make.arg(&archive).args(image), b"");
-        installed.import(&archive);
-        let reach = format!("reach {}", installed.port());
-        installed.plane.command(&reach);
+        let (plane, store) = (Arc::new(Mutex::new(plane)), Arc::new(store));
+        let installed = Self { cluster, namespace: "kbak".to_owned(), plane, store, dir };
+        let mut make = Command::new(project("scripts/image"));
+        let archive = run_ok(make.arg(env!("CARGO_BIN_EXE_kbak")).args(image), b"");
+        installed.import(Path::new(String::from_utf8(archive).expect("text").trim_end()));
+        installed.plane().command(&format!("reach {}", installed.port()));
         Some(installed)
     }
 
+    fn plane(&self) -> std::sync::MutexGuard<'_, ControlPlane> {
+        self.plane.lock().expect("no other user has failed")
+    }
+
+    /// Returns the path of a kind in the namespace, or of an object: `pods/first`. `root` is the API's.
+    fn path(&self, root: &str, rest: &str) -> String {
+        format!("{root}/namespaces/{}/{rest}", self.namespace)
+    }
+
+    /// Returns a path of the core's API in the namespace.
+    pub fn core(&self, rest: &str) -> String {
+        self.path("/api/v1", rest)
+    }
+
+    /// Returns a path of the API of Jobs in the namespace.
+    pub fn batch(&self, rest: &str) -> String {
+        self.path("/apis/batch/v1", rest)
+    }
+
     /// Adds an archive of images to the node.
-    pub fn import(&mut self, archive: &Path) {
-        self.plane.command(&format!("import {}", archive.display()));
+    pub fn import(&self, archive: &Path) {
+        self.plane().command(&format!("import {}", archive.display()));
     }
 
     /// Makes an address of the node's network reachable, and returns its port on loopback.
-    pub fn publish(&mut self, address: &str) -> u16 {
-        self.plane.publish(address)
+    pub fn publish(&self, address: &str) -> u16 {
+        self.plane().publish(address)
     }
 
     /// Returns the administrator's kubeconfig.
     pub fn kubeconfig(&self) -> PathBuf {
-        self.plane.kubeconfig()
+        self.plane().kubeconfig()
     }
 
     /// Returns the store's port, on the node and on this machine.
@@ -116,13 +152,13 @@ impl Installed {
 
     /// Makes the repository and the Secrets of its writer, as a person does on a laptop.
     pub async fn make_repository(&self) {
-        let mut init = self.on_the_laptop(&["init", "--no-lock", "--secrets", "kbak"]);
+        let mut init = self.on_the_laptop(&["init", "--no-lock", "--secrets", &self.namespace]);
         for recipient in &self.recipients() {
             init.args(["--recipient", recipient]);
         }
         run_ok(init.args(["--identity", "ada.key", "--identity", "bob.key"]), b"");
         let labels = json!({"pod-security.kubernetes.io/enforce": "restricted"});
-        let namespace = json!({"metadata": {"name": "kbak", "labels": labels}});
+        let namespace = json!({"metadata": {"name": self.namespace, "labels": labels}});
         create(&self.cluster, "/api/v1/namespaces", namespace).await;
         for file in ["kbak-writer.secret.yaml", "kbak-epoch.secret.yaml"] {
             let text = std::fs::read_to_string(self.file(file)).expect("a Secret");
@@ -137,14 +173,21 @@ impl Installed {
     pub async fn add_store_secret(&self, name: &str, secret: &str) {
         let file = format!("[default]\naws_access_key_id = {KEY}\naws_secret_access_key = {secret}\n");
         let object = json!({"metadata": {"name": name}, "stringData": {"credentials": file}});
-        create(&self.cluster, "/api/v1/namespaces/kbak/secrets", object).await;
+        create(&self.cluster, &self.core("secrets"), object).await;
+    }
+
+    fn repository(&self) -> String {
+        match self.namespace.as_str() {
+            "kbak" => "s3://backups/prod".to_owned(),
+            other => format!("s3://backups/{other}"),
+        }
     }
 
     /// Returns kbak outside of the cluster, with the options of the repository.
     pub fn on_the_laptop(&self, args: &[&str]) -> Command {
         let credentials = self.store.options("backups").credentials_file.expect("credentials");
         let mut command = command(args);
-        command.current_dir(&self.dir).args(["--repo", "s3://backups/prod", "--region", "us-east-1"]);
+        command.current_dir(&self.dir).args(["--repo", &self.repository(), "--region", "us-east-1"]);
         command.args(["--endpoint", &self.store.endpoint, "--credentials-file"]).arg(credentials);
         command
     }
@@ -159,7 +202,7 @@ impl Installed {
     /// Writes values with a plan for these owners.
     pub fn write_values(&self, owners: &[String]) {
         let repository =
-            json!({"url": "s3://backups/prod", "endpoint": self.endpoint(), "region": "us-east-1"});
+            json!({"url": self.repository(), "endpoint": self.endpoint(), "region": "us-east-1"});
         let values = json!({
             "plan": {"spec": {
                 "repository": repository, "recipients": owners, "resources": {},
@@ -172,8 +215,8 @@ impl Installed {
     /// Runs `helm install` or `helm upgrade` with more `--set` values.
     pub fn helm(&self, verb: &str, settings: &[&str]) {
         let mut command = helm(self.dir.path());
-        command.args([verb, "kbak"]).arg(project("deploy/chart")).args(["--namespace", "kbak"]);
-        command.arg("--kubeconfig").arg(self.plane.kubeconfig());
+        command.args([verb, "kbak"]).arg(project("deploy/chart")).args(["--namespace", &self.namespace]);
+        command.arg("--kubeconfig").arg(self.kubeconfig());
         command.arg("--values").arg(self.file("values.yaml"));
         // There is no registry.
         command.args(["--set", "image.repository=kbak.test/kbak,image.pullPolicy=Never"]);
@@ -188,8 +231,8 @@ impl Installed {
     /// Runs `helm test` and returns the log of its pod.
     pub fn helm_test(&self) -> String {
         let mut command = helm(self.dir.path());
-        command.args(["test", "kbak", "--namespace", "kbak", "--logs"]);
-        command.arg("--kubeconfig").arg(self.plane.kubeconfig());
+        command.args(["test", "kbak", "--namespace", &self.namespace, "--logs"]);
+        command.arg("--kubeconfig").arg(self.kubeconfig());
         String::from_utf8(run_ok(&mut command, b"")).expect("text")
     }
 
@@ -200,19 +243,35 @@ impl Installed {
 
     /// Starts a Job like [`Self::start_job`], with a change of its spec.
     pub async fn start_changed_job(&self, part: &str, name: &str, change: impl FnOnce(&mut Value)) {
-        let cronjob =
-            get(&self.cluster, &format!("/apis/batch/v1/namespaces/kbak/cronjobs/kbak-{part}")).await;
+        let cronjob = get(&self.cluster, &self.batch(&format!("cronjobs/kbak-{part}"))).await;
         let template = &cronjob["spec"]["jobTemplate"];
         let metadata = json!({"name": name, "labels": template["metadata"]["labels"]});
         let mut spec = template["spec"].clone();
         change(&mut spec);
         let job = json!({"metadata": metadata, "spec": spec});
-        create(&self.cluster, "/apis/batch/v1/namespaces/kbak/jobs", job).await;
+        create(&self.cluster, &self.batch("jobs"), job).await;
+    }
+
+    /// Starts a pod as a Job of the CronJob of backups has it, with a change of its spec.
+    pub async fn start_changed_pod(&self, name: &str, change: impl FnOnce(&mut Value)) {
+        let cronjob = get(&self.cluster, &self.batch("cronjobs/kbak-backup")).await;
+        let template = &cronjob["spec"]["jobTemplate"]["spec"]["template"];
+        let mut spec = template["spec"].clone();
+        change(&mut spec);
+        let pod = json!({"metadata": {"name": name, "labels": template["metadata"]["labels"]}, "spec": spec});
+        create(&self.cluster, &self.core("pods"), pod).await;
+    }
+
+    /// Waits for the end of a pod, and returns it.
+    pub async fn pod_ended(&self, name: &str) -> Value {
+        let has_ended =
+            |pod: &Value| ["Succeeded", "Failed"].iter().any(|phase| pod["status"]["phase"] == *phase);
+        until(&self.cluster, &self.core(&format!("pods/{name}")), has_ended).await
     }
 
     /// Deletes a Job and its pods.
     pub async fn delete_job(&self, name: &str) {
-        let path = format!("/apis/batch/v1/namespaces/kbak/jobs/{name}");
+        let path = self.batch(&format!("jobs/{name}"));
         let body = Bytes::from_static(br#"{"propagationPolicy":"Background"}"#);
         self.cluster.send(Method::DELETE, &path, "", "application/json", body).await.expect("deleted");
     }
@@ -228,7 +287,7 @@ impl Installed {
 
     /// Waits for the end of a Job and returns whether it is complete.
     pub async fn ended(&self, name: &str) -> bool {
-        let path = format!("/apis/batch/v1/namespaces/kbak/jobs/{name}");
+        let path = self.batch(&format!("jobs/{name}"));
         let job =
             until(&self.cluster, &path, |job| condition(job, "Complete") || condition(job, "Failed")).await;
         condition(&job, "Complete")
@@ -251,7 +310,7 @@ impl Installed {
     /// Returns the pods of a Job, oldest first.
     pub async fn pods(&self, job: &str) -> Vec<Value> {
         let query = format!("labelSelector=job-name%3D{job}");
-        let answer = self.cluster.get("/api/v1/namespaces/kbak/pods", &query, 16 << 20).await.expect("pods");
+        let answer = self.cluster.get(&self.core("pods"), &query, 16 << 20).await.expect("pods");
         let list: Value = serde_json::from_slice(&answer.body).expect("JSON");
         let mut pods = list["items"].as_array().expect("items").clone();
         pods.sort_by_key(|pod| pod["metadata"]["creationTimestamp"].as_str().map(str::to_owned));
@@ -261,7 +320,7 @@ impl Installed {
     /// Returns the log of a pod.
     pub async fn log(&self, pod: &Value) -> String {
         let name = pod["metadata"]["name"].as_str().expect("a name");
-        let path = format!("/api/v1/namespaces/kbak/pods/{name}/log");
+        let path = self.core(&format!("pods/{name}/log"));
         let container = pod["spec"]["containers"][0]["name"].as_str().expect("a container");
         let answer = self.cluster.get(&path, &format!("container={container}"), 16 << 20).await;
         answer.map(|answer| String::from_utf8_lossy(&answer.body).into_owned()).unwrap_or_default()

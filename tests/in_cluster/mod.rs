@@ -1,5 +1,6 @@
 //! kbak in a cluster: the chart with a real API server, the image and the CronJobs on a real node.
 
+mod alerts;
 mod chart;
 mod drafted;
 mod failures;
@@ -10,6 +11,7 @@ mod owners;
 mod runs;
 mod secrets;
 mod sidecars;
+mod values_refused;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -47,6 +49,12 @@ fn rendered(home: &Path, values: &Path) -> Vec<Value> {
     command.args(["template", "kbak"]).arg(project("deploy/chart"));
     command.args(["--namespace", "kbak", "--values"]).arg(values);
     documents(&String::from_utf8(run_ok(&mut command, b"")).expect("text"))
+}
+
+/// Returns the object of a kind and name.
+fn object<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
+    let found = objects.iter().find(|one| one["kind"] == kind && one["metadata"]["name"] == name);
+    found.unwrap_or_else(|| panic!("no {kind} {name}"))
 }
 
 /// Returns the documents of a YAML file.

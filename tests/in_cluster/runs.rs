@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::future::join_all;
 use serde_json::{Value, json};
 
 use super::helper;
@@ -30,8 +31,9 @@ async fn cronjobs_back_up_and_verify_the_cluster_and_a_laptop_reads_it() {
     let events: Value = serde_json::from_slice(&events.body).expect("JSON");
     assert_eq!(events["items"][0]["reason"], "BackupComplete", "{events:#} {log}");
 
-    // By the schedule itself, which no Job made by hand tries.
-    kbak.helm("upgrade", &["verify.schedule=* * * * *", "verify.read=all"]);
+    // By the schedule itself, which no Job made by hand tries. Meanwhile the policies are tried.
+    let every_minute = ["verify.schedule=* * * * *", "verify.read=all"];
+    network_policies_allow_what_each_pod_needs(&kbak, &every_minute).await;
     let verified = scheduled(&kbak).await;
     let name = verified["metadata"]["name"].as_str().expect("a name");
     assert!(kbak.ended(name).await, "{name}");
@@ -40,9 +42,7 @@ async fn cronjobs_back_up_and_verify_the_cluster_and_a_laptop_reads_it() {
     assert!(!volumes.contains("serviceAccountToken") && !volumes.contains("kbak-writer"), "{volumes}");
     assert!(kbak.log(&pod).await.contains("verified: 1 snapshot of 1 plan"));
 
-    network_policies_allow_what_each_pod_needs(&kbak).await;
-
-    super::owners::removed_owner_opens_no_later_snapshot(&kbak).await;
+    super::owners::removed_owner_opens_no_later_snapshot_and_added_one_no_earlier(&kbak).await;
 
     let mut ls = kbak.on_the_laptop(&["ls", "latest", "resources:apps/v1/deployments"]);
     let listed = run_ok(ls.args(["--signer", "kbak.pub", "--identity", "ada.key"]), b"");
@@ -65,28 +65,29 @@ async fn scheduled(kbak: &Installed) -> Value {
 }
 
 /// Tries connections from pods with the labels of kbak's own: the store, the API server, the kubelet.
-async fn network_policies_allow_what_each_pod_needs(kbak: &Installed) {
+async fn network_policies_allow_what_each_pod_needs(kbak: &Installed, settings: &[&str]) {
     let store = format!("{NODE}:{}", kbak.port());
     let (server, kubelet) = (format!("{NODE}:6443"), format!("{NODE}:10250"));
     let third = third_server(kbak).await;
     let cidr = format!("{NODE}/32");
-    kbak.helm(
-        "upgrade",
-        &[
-            &format!("networkPolicy.store.cidrs={{{cidr}}}"),
-            &format!("networkPolicy.apiServer.cidrs={{{cidr}}}"),
-        ],
-    );
-    for (component, open) in [
+    let cidrs = [
+        format!("networkPolicy.store.cidrs={{{cidr}}}"),
+        format!("networkPolicy.apiServer.cidrs={{{cidr}}}"),
+    ];
+    kbak.helm("upgrade", &[settings, &[&cidrs[0], &cidrs[1]]].concat());
+    let probes = [
         ("backup", vec!["names", &store, &server]),
         ("check", vec!["names", &store, &server]),
         ("verify", vec!["names", &store]),
         ("stranger", vec!["names", &store, &server, &kubelet, &third]),
-    ] {
-        let said = probe(kbak, component, &[&store, &server, &kubelet, &third]).await;
+    ];
+    let addresses = [&store, &server, &kubelet, &third];
+    join_all(probes.into_iter().map(async |(component, open)| {
+        let said = probe(kbak, component, &addresses).await;
         let found: Vec<&str> = said.lines().collect();
         assert_eq!(found, open, "{component}");
-    }
+    }))
+    .await;
     // Nobody reaches a pod of kbak.
     let backup = listener(kbak, "kbak", "backup").await;
     let said = probe(kbak, "visitor", &[&backup]).await;

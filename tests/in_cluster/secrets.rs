@@ -5,7 +5,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 
 use super::installed::{Installed, end_of};
-use crate::support::control_plane::{get, patch};
+use crate::support::control_plane::{create, delete, get, patch};
+use crate::support::owners::run_ok;
 
 const WRITER: &str = "/api/v1/namespaces/kbak/secrets/kbak-writer";
 const STORE: &str = "/api/v1/namespaces/kbak/secrets/kbak-store";
@@ -41,7 +42,32 @@ async fn secrets_may_end_in_a_line_break_and_malformed_ones_are_named() {
         assert!(!log.contains("not what it should be"), "{entry}: {log}");
         write(&kbak, path, entry, &content).await;
     }
+    lost_epoch(&kbak).await;
     edited_during_the_run(&kbak).await;
+}
+
+/// The way back that docs/in-cluster.md describes: an empty Secret of the name, and one run with `--new-epoch`.
+async fn lost_epoch(kbak: &Installed) {
+    delete(&kbak.cluster, EPOCH).await;
+    kbak.helm("upgrade", &["backup.backoffLimit=0"]);
+    kbak.start_job("backup", "epoch-lost").await;
+    assert!(!kbak.ended("epoch-lost").await);
+    assert_eq!(end_of(&kbak.pods("epoch-lost").await[0]).0, 2);
+
+    let empty = json!({"metadata": {"name": "kbak-epoch"}, "type": "Opaque"});
+    create(&kbak.cluster, &kbak.core("secrets"), empty).await;
+    kbak.helm("upgrade", &["backup.extraArgs={--new-epoch}", "backup.backoffLimit=0"]);
+    let log = kbak.back_up("new-epoch").await;
+    assert!(log.contains("new epoch"), "{log}");
+    kbak.helm("upgrade", &["backup.backoffLimit=0"]);
+    let log = kbak.back_up("after-loss").await;
+    assert!(log.contains("committed") && !log.contains("new epoch"), "{log}");
+    let mut verify = kbak.on_the_laptop(&["verify", "--read-all", "--signer", "kbak.pub"]);
+    run_ok(verify.args(["--identity", "ada.key"]), b"");
+    for snapshot in ["1", "latest"] {
+        let mut ls = kbak.on_the_laptop(&["ls", snapshot, "--signer", "kbak.pub", "--identity", "bob.key"]);
+        run_ok(&mut ls, b"");
+    }
 }
 
 /// The run goes on with what it has read, and does not undo the edit of the Secret that it writes.

@@ -101,10 +101,10 @@ impl KillFixture {
         self.paths(class).len()
     }
 
-    /// Returns the number of packs that the only snapshot needs: 8 bytes, then 40 a pack.
+    /// Returns the number of packs that the only snapshot needs: 16 bytes, then 56 a pack.
     fn needed(&self) -> usize {
         let size = |path: &PathBuf| std::fs::metadata(path).expect("an object").len() as usize;
-        self.paths("needs").iter().map(|path| (size(path) - 8) / 40).sum()
+        self.paths("needs").iter().map(|path| (size(path) - 16) / 56).sum()
     }
 
     fn paths(&self, class: &str) -> Vec<PathBuf> {

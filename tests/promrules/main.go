@@ -1,8 +1,10 @@
-// Reads what Prometheus and a Pushgateway read of kbak, with their own parsers.
+// Reads what Prometheus and a Pushgateway read of kbak, with their own parsers, and evaluates alert rules with
+// the engine of Prometheus.
 //
 //	kbak-testrules rules FILE      alert rules
 //	kbak-testrules dashboard FILE  the queries of a dashboard
 //	kbak-testrules metrics FILE    metrics in the text format
+//	kbak-testrules alerts FILE     evaluates alert rules over series (alerts.go)
 package main
 
 import (
@@ -20,7 +22,7 @@ import (
 
 var promql = parser.NewParser(parser.Options{})
 
-func rules(file string) (int, error) {
+func parseRules(file string) (int, error) {
 	groups, wrong := rulefmt.ParseFile(file, false, model.UTF8Validation, promql, slog.Default())
 	if len(wrong) > 0 {
 		return 0, errors.Join(wrong...)
@@ -69,9 +71,11 @@ func metrics(file string) (int, error) {
 }
 
 func main() {
-	kinds := map[string]func(string) (int, error){"rules": rules, "dashboard": dashboard, "metrics": metrics}
+	kinds := map[string]func(string) (int, error){
+		"rules": parseRules, "dashboard": dashboard, "metrics": metrics, "alerts": alerts,
+	}
 	if len(os.Args) != 3 || kinds[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: kbak-testrules rules|dashboard|metrics FILE")
+		fmt.Fprintln(os.Stderr, "usage: kbak-testrules rules|dashboard|metrics|alerts FILE")
 		os.Exit(2)
 	}
 	count, err := kinds[os.Args[1]](os.Args[2])

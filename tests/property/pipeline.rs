@@ -10,9 +10,9 @@ use kbak::format::derive::{DomainKey, SecretKey};
 use kbak::format::ids::{EpochId, NameId, WriterId};
 use kbak::format::layout::{EpochPath, ObjectClass};
 use kbak::format::name::Name;
+use kbak::format::sign::SigningKey;
 use kbak::format::{body, pack::PackClass};
 use kbak::pipeline::chunk_index::ChunkIndex;
-use kbak::pipeline::codec::Codec;
 use kbak::pipeline::context::{EpochTarget, PipelineContext};
 use kbak::pipeline::domain::DomainWriter;
 use kbak::pipeline::fetch::Fetcher;
@@ -21,7 +21,7 @@ use kbak::pipeline::piece::{Piece, StreamMember};
 use kbak::pipeline::reader::StreamReader;
 use kbak::pipeline::stream::WrittenDomain;
 use kbak::report::event::Reporter;
-use kbak::repository::index_loader::{DomainIndexLoader, Loaded};
+use kbak::repository::index_loader::{DomainIndexLoader, Loaded, TrustedIndexes};
 use kbak::runtime::{Random, Runtime, SeededRandom};
 use kbak::store::Store;
 use kbak::store::memory::MemoryStore;
@@ -53,10 +53,16 @@ impl TestDomain {
 
     fn writer(&self, known: ChunkIndex) -> Arc<DomainWriter> {
         let limits = MemoryLimits::divide(64 << 20, 1 << 20);
-        let codec = Codec::new(3, true);
-        let engine =
-            PipelineContext::new(self.runtime.clone(), self.store.clone(), Reporter::silent(), limits, codec);
-        let target = EpochTarget { path: self.path, recipient: self.identity.recipient() };
+        let engine = PipelineContext::new(
+            self.runtime.clone(),
+            self.store.clone(),
+            Reporter::silent(),
+            limits,
+            3,
+            true,
+        );
+        let run = Arc::new(SigningKey::from_seed(&[4; 32].into()));
+        let target = EpochTarget { path: self.path, recipient: self.identity.recipient(), run };
         DomainWriter::new(engine, target, DOMAIN, self.key.clone(), known)
     }
 
@@ -83,7 +89,6 @@ impl TestDomain {
         let body = body::Stream {
             name: "x".into(),
             format: "x".into(),
-            epoch: self.path.epoch,
             domain: DOMAIN,
             length: stream.length,
             members: stream.members,
@@ -102,7 +107,7 @@ impl TestDomain {
         let reporter = Reporter::silent();
         let loader =
             DomainIndexLoader { store: &self.store, path: self.path, domain: DOMAIN, reporter: &reporter };
-        loader.load(&key, &none, &[], 0).await.unwrap()
+        loader.load(&key, &none, TrustedIndexes::All, &[], 0).await.unwrap()
     }
 }
 
@@ -191,7 +196,7 @@ fn second_run_stores_no_data_again() {
         assert!(!known.packs(PackClass::Data).is_empty() && !known.packs(PackClass::Metadata).is_empty());
         let second = fixture.write(&pieces, known).await;
         assert_eq!((second.packs, second.index.len()), (0, 0), "everything was known");
-        assert_eq!(second.pack_refs, first.pack_refs);
+        assert_eq!(second.streams[0].packs, first.streams[0].packs);
         assert_eq!(second.streams[0].hash, first.streams[0].hash);
         assert_eq!(read(&fixture.reader(&second), 0..6_000_000).await, pieces.concat());
     });
@@ -203,12 +208,12 @@ fn lost_pack_is_stored_again() {
     runtime().block_on(async {
         let fixture = TestDomain::new(8);
         let first = fixture.write(&pieces, nothing()).await;
-        let lost = first.pack_refs.packs()[0];
+        let lost = *first.streams[0].packs.iter().min().expect("a pack");
         fixture.store.delete(&fixture.path.in_domain(DOMAIN, ObjectClass::Pack, lost.hash)).await.unwrap();
         let loaded = fixture.stored_index().await;
         assert_eq!(loaded.lost, [lost]);
         let second = fixture.write(&pieces, loaded.known).await;
-        assert!(second.packs >= 1 && !second.pack_refs.packs().contains(&lost));
+        assert!(second.packs >= 1 && !second.streams[0].packs.contains(&lost));
         assert_eq!(read(&fixture.reader(&second), 0..6_000_000).await, pieces.concat());
     });
 }

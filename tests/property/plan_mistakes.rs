@@ -101,7 +101,7 @@ const CASES: &[(&str, &str, &str, &str)] = &[
         "a field of nobody",
         "",
         "  resources: {}\n  zzz: 1\n",
-        "line 10, column 3: unknown field zzz in spec → write one of: repository, recipients, writer, epoch, cluster, resources, databases, volumes, hooks, accept, coverage, objectives, jobs, retention, schedule, limits, notify",
+        "line 10, column 3: unknown field zzz in spec → write one of: repository, recipients, writer, epoch, cluster, resources, databases, volumes, hooks, accept, coverage, objectives, jobs, retention, schedule, limits, compressionLevel, notify",
     ),
     (
         "an unknown engine",
@@ -189,6 +189,12 @@ const CASES: &[(&str, &str, &str, &str)] = &[
         "line 10, column 22: spec.limits.parallel: the number is not between 1 and 64\nline 10, column 22: spec.limits.parallel: a number of transfers: not yet supported by this version → leave it out",
     ),
     (
+        "a level beyond the memory limit",
+        "",
+        "  resources: {}\n  compressionLevel: 19\n",
+        "line 10, column 21: spec.compressionLevel: the level is not between 1 and 9",
+    ),
+    (
         "an epoch of days",
         "",
         "  resources: {}\n  epoch: {maxAge: 5d}\n",
@@ -221,8 +227,8 @@ const CASES: &[(&str, &str, &str, &str)] = &[
     (
         "addresses of receivers that are none",
         "",
-        "  resources: {}\n  notify:\n    - ping: {url: hc-ping.com/canary}\n    - webhook: {url: \"https://a:canary@b\"}\n    - metrics: {url: \"http://b/?canary\"}\n",
-        "line 11, column 19: spec.notify[0].ping.url: the address cannot be used: it is not an address → write https://host/path\nline 12, column 22: spec.notify[1].webhook.url: the address cannot be used: it contains credentials before an @, which are not sent → write https://host/path\nline 13, column 22: spec.notify[2].metrics.url: a Pushgateway's address has no part after ?",
+        "  resources: {}\n  notify:\n    - ping: {url: hc-ping.com/canary}\n    - webhook: {url: \"https://a:canary@b\"}\n    - metrics: {url: \"http://b/?canary\"}\n    - metrics: {url: \"http://b\", cluster: prod/eu}\n",
+        "line 11, column 19: spec.notify[0].ping.url: the address cannot be used: it is not an address → write https://host/path\nline 12, column 22: spec.notify[1].webhook.url: the address cannot be used: it contains credentials before an @, which are not sent → write https://host/path\nline 13, column 22: spec.notify[2].metrics.url: a Pushgateway's address has no part after ?\nline 14, column 43: spec.notify[3].metrics.cluster: \"prod/eu\" is not a label of a cluster → use letters, digits, -, _ and ., as in prod-eu",
     ),
     (
         "templates of webhooks",

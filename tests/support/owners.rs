@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
 use kbak::format::epoch::Parameters;
-use kbak::keys::epoch_file::{EpochSecretStore, SecretsChange, StoredSecret};
+use kbak::keys::epoch_file::{EpochFileState, EpochSecretStore, StateChange};
 use kbak::keys::writer_key::WriterFileError;
 use kbak::keys::{Identity, NoPrompt, Owner, OwnerKey, Prompt};
 use kbak::report::event::{Event, Observer, Reporter};
@@ -96,20 +96,39 @@ pub fn wanted(owners: &[&Owner]) -> EpochSettings {
 
 /// Keeps secrets in memory.
 #[derive(Debug, Default)]
-pub struct MemoryKeeper(pub Mutex<Option<Vec<StoredSecret>>>);
+pub struct MemoryKeeper(pub Mutex<Option<EpochFileState>>);
 
 #[async_trait::async_trait]
 impl EpochSecretStore for MemoryKeeper {
     fn describe(&self) -> String {
         "memory".into()
     }
-    async fn load(&self) -> Result<Option<Vec<StoredSecret>>, WriterFileError> {
+    async fn load(&self) -> Result<Option<EpochFileState>, WriterFileError> {
         Ok(lock(&self.0).clone())
     }
-    async fn update(&self, change: SecretsChange<'_>) -> Result<(), WriterFileError> {
+    async fn update(&self, change: StateChange<'_>) -> Result<(), WriterFileError> {
         let mut held = lock(&self.0);
-        *held = Some(change(held.take().unwrap_or_default()));
+        let changed = change(held.clone().unwrap_or_default());
+        *held = Some(changed.ok_or(WriterFileError::SecretChanged { label: self.describe() })?);
         Ok(())
+    }
+}
+
+/// Holds what another keeper holds and takes no change, as a mounted Secret.
+#[derive(Debug)]
+pub struct ReadOnlyKeeper<'a>(pub &'a MemoryKeeper);
+
+#[async_trait::async_trait]
+impl EpochSecretStore for ReadOnlyKeeper<'_> {
+    fn describe(&self) -> String {
+        "the mounted Secret".into()
+    }
+    async fn load(&self) -> Result<Option<EpochFileState>, WriterFileError> {
+        self.0.load().await
+    }
+    async fn update(&self, _: StateChange<'_>) -> Result<(), WriterFileError> {
+        let source = "read-only file system".into();
+        Err(WriterFileError::NotWritable { label: self.describe(), source })
     }
 }
 

@@ -37,6 +37,8 @@ pub struct TestRepo {
     pub identity: Arc<Identity>,
     pub signers: Signers,
     pub limit: u64,
+    /// The zstd level of new chunks, if it is not the epoch's.
+    pub level: Option<i32>,
 }
 
 impl TestRepo {
@@ -71,6 +73,7 @@ impl TestRepo {
             owner,
             identity,
             limit: 128 << 20,
+            level: None,
         }
     }
 
@@ -120,6 +123,7 @@ impl TestRepo {
             items: vec![ItemJob { name: "path/tree".into(), work }],
             epoch: EpochSettings { new_epoch, ..wanted(&[&self.owner]) },
             memory: self.limit,
+            level: self.level,
             prove: true,
             use_cache: true,
             next: None,

@@ -27,7 +27,8 @@ pub async fn vl7946_claim_gets_no_selector(mut case: CaseContext) {
     assert_eq!(found["spec"].get("selector"), None);
     assert_eq!(found["spec"].get("volumeName"), None, "the class provides a new one");
     assert_eq!(found["spec"]["storageClassName"], "vl7946");
-    assert_eq!(found["metadata"]["annotations"], json!({"mine": "kept"}));
+    let mark = json!({"mine": "kept", "kbak.dev/without-data": "pvc-of-the-old-cluster"});
+    assert_eq!(found["metadata"]["annotations"], mark);
     assert_eq!(found["metadata"].get("labels"), None);
 }
 

@@ -65,6 +65,50 @@ signers: /etc/kbak/signers/{{ include "kbak.signersConfigMap" . }}
 plan: /etc/kbak/plan/{{ include "kbak.fullname" . }}-plan
 {{- end -}}
 
+{{/*
+kbak.refuseTwice (list "extraVolumes" (list "a" "b")): fails where a name occurs twice, which the schema cannot see.
+*/}}
+{{- define "kbak.refuseTwice" -}}
+{{- $seen := dict -}}
+{{- $field := index . 0 -}}
+{{- range $number, $name := index . 1 -}}
+{{- if hasKey $seen $name -}}
+{{- fail (printf "%s[%d]: %s occurs twice" $field $number $name) -}}
+{{- end -}}
+{{- $_ := set $seen $name true -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "kbak.refuseDuplicates" -}}
+{{- $lists := dict "extraEnv" "name" "extraVolumes" "name" "extraVolumeMounts" "mountPath" "databases" "name" -}}
+{{- range $field, $key := $lists -}}
+{{- $names := list -}}
+{{- range index $.Values $field -}}{{- $names = append $names (index . $key) -}}{{- end -}}
+{{- include "kbak.refuseTwice" (list $field $names) -}}
+{{- end -}}
+{{- $names := list -}}
+{{- range .Values.plan.spec.databases -}}{{- $names = append $names .name -}}{{- end -}}
+{{- include "kbak.refuseTwice" (list "plan.spec.databases" $names) -}}
+{{- end -}}
+
+{{/*
+The label of pushed metrics that tells clusters apart: that of the first receiver which has one (kbak takes the one in
+an address before another), clusterName, or a text of the release and its repository. The alerts and the dashboard select it.
+*/}}
+{{- define "kbak.cluster" -}}
+{{- $found := "" -}}
+{{- range concat (default list .Values.plan.spec.notify) .Values.notify -}}
+{{- with .metrics -}}
+{{- $in := regexFind "/cluster/[^/?]+" (default "" .url) | trimPrefix "/cluster/" -}}
+{{- $found = default (default .cluster $in) $found -}}
+{{- end -}}
+{{- end -}}
+{{- $repository := .Values.plan.spec.repository -}}
+{{- $address := printf "%s %s" (default "" $repository.endpoint) $repository.url | sha256sum | trunc 8 -}}
+{{- $default := printf "%s-%s-%s" .Release.Namespace (include "kbak.fullname" .) $address -}}
+{{- coalesce $found .Values.clusterName $default -}}
+{{- end -}}
+
 {{/* The plan, with the paths of what is mounted. Values that the user gave win. */}}
 {{- define "kbak.plan" -}}
 {{- $at := include "kbak.folders" . | fromYaml -}}
@@ -114,6 +158,11 @@ plan: /etc/kbak/plan/{{ include "kbak.fullname" . }}-plan
 {{- $_ := set $target "urlFile" (printf "/etc/kbak/notify/%d/%s/%s" $number $target.existingSecret (default "url" $target.key)) -}}
 {{- end -}}
 {{- $receivers = append $receivers (dict $kind (omit $target "existingSecret" "key")) -}}
+{{- end -}}
+{{- end -}}
+{{- range $receivers -}}
+{{- if .metrics -}}
+{{- $_ := set .metrics "cluster" (default (include "kbak.cluster" $) .metrics.cluster) -}}
 {{- end -}}
 {{- end -}}
 {{- if $receivers -}}

@@ -4,7 +4,7 @@ It meets Pod Security's level `restricted`.
 */}}
 {{- define "kbak.podMetadata" -}}
 labels:
-  {{- include "kbak.selector" .root | nindent 2 }}
+  {{- include "kbak.labels" .root | nindent 2 }}
   app.kubernetes.io/component: {{ .part }}
   {{- with .root.Values.pods.labels }}
   {{- toYaml . | nindent 2 }}
@@ -69,8 +69,8 @@ containers:
     env:
       - {name: TMPDIR, value: /scratch}
       - {name: HOME, value: /scratch}
-      {{- if and $v.events.enabled (eq .part "backup") }}
-      # The run tells of its end in an Event on this CronJob.
+      {{- if and $v.events.enabled (ne .part "verify") }}
+      # A backup tells of its end in an Event on this CronJob, and a check tries the rights to do so.
       - {name: KBAK_CRONJOB, value: {{ include "kbak.fullname" .root }}-backup}
       {{- end }}
       {{- with $v.extraEnv }}
@@ -89,8 +89,8 @@ containers:
       - {name: plan, mountPath: {{ $at.plan }}, readOnly: true}
       {{- if ne .part "verify" }}
       - {name: writer, mountPath: {{ $at.writer }}, readOnly: true}
-      {{- range $v.databases }}
-      - {name: database-{{ .name | replace "." "-" }}, mountPath: /etc/kbak/databases/{{ .name }}/{{ .existingSecret }}, readOnly: true}
+      {{- range $number, $database := $v.databases }}
+      - {name: database-{{ $number }}, mountPath: /etc/kbak/databases/{{ $database.name }}/{{ $database.existingSecret }}, readOnly: true}
       {{- end }}
       {{- end }}
       {{- range $number, $receiver := $v.notify }}
@@ -122,9 +122,9 @@ volumes:
   # pod that waits for a missing Secret says nothing until its deadline: kbak names it at once.
   - name: writer
     secret: {secretName: {{ $v.writer.existingSecret | quote }}, defaultMode: 288, optional: true}
-  {{- range $v.databases }}
-  - name: database-{{ .name | replace "." "-" }}
-    secret: {secretName: {{ .existingSecret | quote }}, defaultMode: 288, optional: true}
+  {{- range $number, $database := $v.databases }}
+  - name: database-{{ $number }}
+    secret: {secretName: {{ $database.existingSecret | quote }}, defaultMode: 288, optional: true}
   {{- end }}
   {{- end }}
   {{- range $number, $receiver := $v.notify }}

@@ -2,10 +2,12 @@
 
 use super::super::error::BackupError;
 use super::super::item::{ItemJob, ItemResult, ItemSource};
-use super::{DomainResult, EarlierIndex, Run};
+use super::{DomainResult, EarlierIndex, Run, WrittenItem};
 use crate::format::body::{Item, Stream};
 use crate::format::cache::seal_root;
 use crate::format::ids::{NameId, ObjectHash};
+use crate::format::manifest::{Heal, MAX_HEALS};
+use crate::format::pack_refs::PackRefs;
 use crate::format::state::CacheRoot;
 use crate::pipeline::PipelineError;
 use crate::pipeline::domain::DomainWriter;
@@ -15,9 +17,9 @@ use crate::report::event::Event;
 use crate::report::item_state::ItemState;
 use crate::report::text::{count, plural, size};
 use crate::repository::index_loader::MERGE_ABOVE;
-use crate::repository::write::commit::NewDomain;
-use crate::runtime::kill_point;
-use std::collections::BTreeMap;
+use crate::repository::write::commit::{NewDomain, NewItem};
+use crate::runtime::{kill_point, lock};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 /// Code of the gap that a plan accepts if an item may shrink.
@@ -45,13 +47,13 @@ impl Run<'_> {
         }
         let written = domain.finish(pending).await?;
         kill_point("backup.domain.stored");
-        let WrittenDomain { streams, pack_refs: needs, index: new_index, .. } = written;
+        let WrittenDomain { streams, index: new_index, .. } = written;
         let mut streams = streams.into_iter();
         let mut cache = Vec::new();
         let mut results = Vec::new();
         for (job, result, shapes, millis) in items {
             let mut caches = BTreeMap::new();
-            let mut bodies = Vec::new();
+            let (mut bodies, mut packs) = (Vec::new(), HashSet::new());
             for (name, format, sha256) in shapes {
                 let Some(stream) = streams.next() else {
                     return Err(PipelineError::Bug("a stream that was not written").into());
@@ -60,8 +62,10 @@ impl Run<'_> {
                     cache.push(root.object);
                     caches.insert(name.clone(), root);
                 }
+                packs.extend(&stream.packs);
                 bodies.push(self.stream(stream, id, name, format, sha256));
             }
+            let packs = (!bodies.is_empty()).then(|| (id, PackRefs::new(packs.into_iter().collect())));
             let (item, summary) = self.body_item(job, result, bodies, millis);
             let state = item.state.to_string();
             self.context.reporter.event(Event::ItemFinished {
@@ -69,21 +73,42 @@ impl Run<'_> {
                 state,
                 summary: summary.clone(),
             });
-            results.push((item, summary, caches));
+            results.push(WrittenItem { new: NewItem { item, packs }, summary, caches });
         }
+        let copies = lock(domain.chunk_index()).copies().map_err(PipelineError::from)?;
+        self.heals.extend(copies.into_iter().filter(|copies| !copies.by.is_empty()).map(|copies| Heal {
+            domain: id,
+            bad: copies.bad,
+            by: copies.by.into_iter().collect(),
+            whole: copies.whole,
+        }));
         let index = self.merged(domain, [earlier.objects, new_index].concat(), earlier.has_lost).await?;
         kill_point("backup.domain.closed");
-        let draft = NewDomain { domain: id, name: name.to_owned(), needs, index, cache };
+        let draft = NewDomain { domain: id, name: name.to_owned(), index, cache };
         self.written.push(DomainResult { draft, items: results });
         Ok(())
     }
 
-    /// Returns the index objects of a domain in this epoch that the newest snapshot names.
-    pub(super) fn newest_index(&self, domain: NameId) -> Vec<ObjectHash> {
-        let epoch = self.start.ready.epoch.epoch;
-        let named = self.start.chain.latest().map(|latest| &latest.envelope().index);
-        let own = named.into_iter().flatten().filter(|one| (one.epoch, one.domain) == (epoch, domain));
-        own.flat_map(|one| one.objects.iter().copied()).collect()
+    /// Returns the bad packs of this epoch that have copies: those of this run, and those that the writer's own
+    /// snapshots name and whose copies are not bad themselves.
+    pub(super) fn named_heals(&mut self) -> Vec<Heal> {
+        let mut heals = std::mem::take(&mut self.heals);
+        let bad: HashSet<ObjectHash> = heals.iter().map(|heal| heal.bad).collect();
+        let earlier = self.start.lineage.heals(self.start.ready.epoch.epoch).into_iter();
+        heals.extend(
+            earlier.filter(|heal| !bad.contains(&heal.bad) && !heal.by.iter().any(|by| bad.contains(by))),
+        );
+        let named = heals.len();
+        heals.retain(|heal| heal.by.len() <= MAX_HEALS);
+        heals.truncate(MAX_HEALS);
+        if heals.len() < named {
+            let what = format!(
+                "{} with copies elsewhere are not named in this snapshot: too many",
+                plural((named - heals.len()) as u64, "bad pack", "bad packs")
+            );
+            self.context.reporter.warn("snapshot", what);
+        }
+        heals
     }
 
     /// Merges the index objects of a finished domain into few if there are more than [`MERGE_ABOVE`], or if
@@ -103,7 +128,7 @@ impl Run<'_> {
         for index in known.merged(&index).map_err(PipelineError::from)? {
             let sealed = index
                 .map_err(PipelineError::from)?
-                .seal(&path, domain.id(), domain.key())
+                .seal(&path, domain.id(), domain.key(), &domain.target().run)
                 .map_err(PipelineError::from)?;
             self.engine.put(&sealed).await?;
             self.context.reporter.stored(sealed.bytes().len() as u64, false);
@@ -135,9 +160,8 @@ impl Run<'_> {
         format: String,
         sha256: Option<ObjectHash>,
     ) -> Stream {
-        let epoch = self.start.ready.epoch.epoch;
         let WrittenStream { length, members, hash, parts, catalog, .. } = stream;
-        Stream { name, format, epoch, domain, length, members, hash, sha256, parts, catalog }
+        Stream { name, format, domain, length, members, hash, sha256, parts, catalog }
     }
 
     fn body_item(

@@ -11,11 +11,10 @@ use jiff::Timestamp;
 
 use crate::format::body::Item;
 use crate::format::ids::{NameId, ObjectHash};
+use crate::format::manifest::Heal;
 use crate::format::state::{CacheRoot, ItemHistory, LastGood, WriterState};
 use crate::format::timestamp;
 use crate::inventory::coverage::CoverageCheck;
-use crate::keys::epoch_file::LastCommit;
-use crate::pipeline::codec::Codec;
 use crate::pipeline::context::{EpochTarget, PipelineContext};
 use crate::pipeline::domain::DomainWriter;
 use crate::pipeline::limits::MemoryLimits;
@@ -26,14 +25,15 @@ use crate::report::item_state::ItemState;
 use crate::repository::chain::{SAME_NUMBER, SnapshotName};
 use crate::repository::epoch::current;
 use crate::repository::epoch::current::CurrentEpoch;
-use crate::repository::index_loader::DomainIndexLoader;
-use crate::repository::write::commit::{Committed, Committer, NewDomain, NewSnapshot};
+use crate::repository::index_loader::{DomainIndexLoader, TrustedIndexes};
+use crate::repository::write::commit::{Committed, Committer, NewDomain, NewItem, NewSnapshot};
 use crate::runtime::{kill_point, lock};
 
 use super::carrier::Carrier;
 use super::error::BackupError;
 use super::item::{ItemJob, ItemResult};
 use super::job::{BackupContext, BackupJob, BackupReport};
+use super::lineage::Lineage;
 use super::start::{Start, begin};
 
 /// Most time that a run that fails or is interrupted spends on its last index object.
@@ -47,13 +47,13 @@ pub async fn backup(job: BackupJob, context: BackupContext<'_>) -> Result<Backup
     let start = begin(&job, context).await?;
     let epoch = &start.ready.epoch;
     let limits = MemoryLimits::divide(job.memory, epoch.parameters.pack_bytes);
-    let codec = Codec::new(epoch.parameters.level, job.prove);
     let engine = PipelineContext::new(
         context.runtime.clone(),
         context.store.clone(),
         context.reporter.clone(),
         limits,
-        codec,
+        job.level.unwrap_or(epoch.parameters.level),
+        job.prove,
     );
     let open = Mutex::default();
     let coverage = match &job.coverage {
@@ -61,7 +61,8 @@ pub async fn backup(job: BackupJob, context: BackupContext<'_>) -> Result<Backup
         None => None,
     };
     let (job, start, engine) = (&job, &start, &engine);
-    let mut run = Run { job, context, start, engine, coverage, written: Vec::new(), open: &open };
+    let mut run =
+        Run { job, context, start, engine, coverage, written: Vec::new(), heals: Vec::new(), open: &open };
     let run = async {
         for (domain, items) in by_domain(&job.items) {
             run.domain(&domain, &items).await?;
@@ -123,6 +124,8 @@ struct Run<'a> {
     engine: &'a PipelineContext,
     coverage: Option<Coverage>,
     written: Vec<DomainResult>,
+    /// The bad packs whose chunks this run found or stored elsewhere.
+    heals: Vec<Heal>,
     open: &'a OpenDomain,
 }
 
@@ -136,7 +139,14 @@ struct EarlierIndex {
 /// The result of one domain.
 struct DomainResult {
     draft: NewDomain,
-    items: Vec<(Item, String, BTreeMap<String, CacheRoot>)>,
+    items: Vec<WrittenItem>,
+}
+
+/// The result of one item: its summary, and the roots of its scan caches by stream.
+struct WrittenItem {
+    new: NewItem,
+    summary: String,
+    caches: BTreeMap<String, CacheRoot>,
 }
 
 impl Run<'_> {
@@ -147,9 +157,12 @@ impl Run<'_> {
         let (distrusted, _) = self.start.records.distrusted(path.plan, path.epoch, id);
         let key = Arc::new(secret.domain(name));
         let (store, reporter) = (self.context.store, self.context.reporter);
-        let (newest, share) = (self.newest_index(id), self.engine.limits.index);
+        let Start { lineage, records, chain, .. } = self.start;
+        let (hints, share) = (lineage.hints(&path, id, records, chain), self.engine.limits.index);
+        let etags = lineage.etags(store, &path, id).await?;
+        let trusted = TrustedIndexes::OwnPast { named: &hints.named, runs: &hints.runs };
         let loaded = DomainIndexLoader { store, path, domain: id, reporter }
-            .load(&key, &distrusted, &newest, share)
+            .load(&key, &distrusted, trusted, &etags, share)
             .await?;
         kill_point("backup.index.loaded");
         if !loaded.lost.is_empty() {
@@ -163,7 +176,8 @@ impl Run<'_> {
                 ),
             );
         }
-        let target = EpochTarget { path, recipient: epoch.recipient().clone() };
+        let (recipient, run) = (epoch.recipient().clone(), self.start.run.clone());
+        let target = EpochTarget { path, recipient, run };
         let key = DomainWriter::new(self.engine.clone(), target, id, (*key).clone(), loaded.known);
         *lock(self.open) = Some(key.clone());
         let mut finished = Vec::with_capacity(jobs.len());
@@ -171,7 +185,7 @@ impl Run<'_> {
             reporter.event(Event::ItemStarted { item: job.name.clone() });
             let began = self.context.runtime.clock.now();
             kill_point("backup.item.started");
-            let result = self.item(job, &key).await?;
+            let result = self.item(job, &key, hints.cache).await?;
             let millis = self.context.runtime.clock.now().as_millisecond() - began.as_millisecond();
             finished.push((*job, result, u64::try_from(millis).unwrap_or(0)));
             kill_point("backup.item.read");
@@ -180,11 +194,17 @@ impl Run<'_> {
         self.close(name, id, &key, finished, earlier).await
     }
 
-    async fn item(&self, job: &ItemJob, domain: &Arc<DomainWriter>) -> Result<ItemResult, BackupError> {
+    async fn item(
+        &self,
+        job: &ItemJob,
+        domain: &Arc<DomainWriter>,
+        cache_counts: bool,
+    ) -> Result<ItemResult, BackupError> {
         let parameters = &self.start.ready.epoch.parameters;
         let coverage = self.coverage.as_ref();
         let carrier = Carrier { domain, parameters, reporter: self.context.reporter, coverage };
-        carrier.carry(job, self.scan_cache(&job.name, domain.id())).await
+        let cache = self.scan_cache(&job.name, domain.id()).filter(|_| cache_counts);
+        carrier.carry(job, cache).await
     }
 
     /// Returns the scan cache of the last run, if it may be used and is in this epoch and domain.
@@ -195,21 +215,11 @@ impl Run<'_> {
             .then_some(root.object)
     }
 
-    async fn commit(self) -> Result<BackupReport, BackupError> {
-        let Self { job, context, start, engine, coverage, written, .. } = self;
-        context.reporter.event(Event::Phase { name: "commit" });
+    async fn commit(mut self) -> Result<BackupReport, BackupError> {
+        self.context.reporter.event(Event::Phase { name: "commit" });
+        let (draft, items) = self.draft();
+        let Self { context, start, engine, coverage, .. } = self;
         let ready = &start.ready;
-        let seq = start.chain.next_seq();
-        let now = context.runtime.clock.now();
-        let mut state = start.state.clone();
-        let (mut items, mut domains) = (Vec::new(), Vec::new());
-        for DomainResult { draft, items: results } in written {
-            domains.push(draft);
-            for (item, summary, caches) in results {
-                remember(&mut state, &item, caches, seq, now);
-                items.push((item, summary));
-            }
-        }
         let own = context.key.own_signers();
         let Some(stored) = start.epochs.get(ready.epoch.epoch) else {
             return Err(BackupError::EpochGone);
@@ -225,20 +235,11 @@ impl Run<'_> {
             chain: &start.chain,
             commits_until: start.epochs.commits_until(stored),
         };
-        let draft = NewSnapshot {
-            plan: job.plan.clone(),
-            host: job.host.clone(),
-            started: start.began,
-            next_before: job.next.map(|seconds| timestamp::add_seconds(start.began, seconds)),
-            items: items.iter().map(|(item, _)| item.clone()).collect(),
-            domains,
-            state,
-        };
         kill_point("backup.commit.begun");
         let committed = committer.commit(draft).await?;
         kill_point("backup.committed");
         warn_of_concurrent(&committed, context.reporter);
-        save_head(LastCommit { seq, hash: committed.head }, context).await;
+        note_head(&committed, start, context).await;
         // The snapshot counts already: the next run tries again.
         let deleted = current::delete_closed_secrets(context.keeper, ready.epoch.epoch, &start.epochs).await;
         if let Err(error) = deleted {
@@ -256,12 +257,43 @@ impl Run<'_> {
     }
 }
 
-/// Notes the snapshot beside the secrets of the epochs. The snapshot counts already: a failure is a warning.
-async fn save_head(head: LastCommit, context: BackupContext<'_>) {
-    // If a file cannot be written (a mounted Secret), the head is kept elsewhere: --expect-head.
-    if let Err(error) = context.keeper.save_head(head).await
-        && !error.is_read_only_file()
-    {
+impl Run<'_> {
+    /// Returns the snapshot to commit, and the items with their summaries.
+    fn draft(&mut self) -> (NewSnapshot, Vec<(Item, String)>) {
+        let heals = self.named_heals();
+        let (job, start) = (self.job, self.start);
+        let seq = start.chain.next_seq();
+        let now = self.context.runtime.clock.now();
+        let mut state = start.state.clone();
+        let (mut items, mut new_items, mut domains) = (Vec::new(), Vec::new(), Vec::new());
+        for DomainResult { draft, items: results } in std::mem::take(&mut self.written) {
+            domains.push(draft);
+            for WrittenItem { new, summary, caches } in results {
+                remember(&mut state, &new.item, caches, seq, now);
+                items.push((new.item.clone(), summary));
+                new_items.push(new);
+            }
+        }
+        let snapshot = NewSnapshot {
+            plan: job.plan.clone(),
+            host: job.host.clone(),
+            started: start.began,
+            next_before: job.next.map(|seconds| timestamp::add_seconds(start.began, seconds)),
+            items: new_items,
+            domains,
+            heals,
+            trust: start.lineage.trust.clone(),
+            state,
+        };
+        (snapshot, items)
+    }
+}
+
+/// Notes the snapshot in the epoch file, and the end of its run. The snapshot counts already: a failure is a
+/// warning. A file that could not be changed at the start was warned of then.
+async fn note_head(committed: &Committed, start: &Start, context: BackupContext<'_>) {
+    let ended = Lineage::close(context.keeper, &start.run, committed).await;
+    if let (Err(error), true) = (ended, start.lineage.is_kept) {
         context.reporter.event(Event::Warning {
             object: context.keeper.describe(),
             message: format!(

@@ -5,11 +5,11 @@ use jiff::Timestamp;
 use super::piece::{PlannedMember, catalog_member};
 use super::piece_builder::{OpenPiece, PieceBuilder};
 use crate::format::cache::NO_DIGEST;
-use crate::format::tar::padding;
+use crate::format::tar::{BLOCK, padding};
 use crate::pipeline::PipelineError;
 use crate::pipeline::chunker::ChunkerParams;
 use crate::pipeline::piece::Piece;
-use crate::runtime::Workers;
+use crate::runtime::{Buffer, BufferPool, Workers};
 use crate::source::volume::{ATTEMPTS, GapKind, MemberReader, ReadConsistency, VolumeMember};
 
 impl PieceBuilder {
@@ -80,18 +80,19 @@ impl PieceBuilder {
         mut reader: MemberReader,
         path: &[u8],
         started: Timestamp,
-    ) -> Result<Option<(VolumeMember, ReadConsistency, Vec<u8>)>, PipelineError> {
+    ) -> Result<Option<(VolumeMember, ReadConsistency, Buffer)>, PipelineError> {
         let member = reader.member();
         let mut sent = to_i64(member.before_content());
         let padding = padding(member.content);
         let (key, cuts) = (self.context.key.clone(), self.cuts);
-        let mut buffer: Vec<u8> = Vec::new();
+        let buffers = self.domain.context().buffers().clone();
+        let mut buffer = Buffer::default();
         loop {
-            let key = key.clone();
+            let (key, buffers) = (key.clone(), buffers.clone());
             let (back, read) = self
                 .workers()
                 .run(move || {
-                    let result = next_chunk(&mut reader, &mut buffer, &cuts, key.gear());
+                    let result = next_chunk(&mut reader, &mut buffer, &buffers, &cuts, key.gear());
                     ((reader, buffer), result)
                 })
                 .await;
@@ -112,7 +113,8 @@ impl PieceBuilder {
                 self.stream.push(Piece::of_bytes(chunk, Vec::new())).await?;
                 continue;
             }
-            chunk.resize(chunk.len() + padding, 0);
+            let whole = chunk.len() + padding;
+            chunk.resize(whole, 0);
             let member = reader.member().clone();
             let content = match self.workers().run(move || reader.finish()).await {
                 Ok((_, ReadConsistency::Stable)) => ReadConsistency::Stable,
@@ -131,7 +133,7 @@ impl PieceBuilder {
         &mut self,
         member: &VolumeMember,
         content: ReadConsistency,
-        chunk: Vec<u8>,
+        chunk: Buffer,
         started: Timestamp,
     ) -> Result<(), PipelineError> {
         let sent = to_i64(member.encoded_len()) - to_i64(chunk.len() as u64);
@@ -172,18 +174,38 @@ fn to_i64(bytes: u64) -> i64 {
 /// Fills `buffer` and removes the next chunk from it; the buffer is empty after the last.
 fn next_chunk(
     reader: &mut MemberReader,
-    buffer: &mut Vec<u8>,
+    buffer: &mut Buffer,
+    buffers: &BufferPool,
     cuts: &ChunkerParams,
     gear: &[u64; 256],
-) -> Result<Vec<u8>, GapKind> {
+) -> Result<Buffer, GapKind> {
+    if buffer.capacity() == 0 {
+        *buffer = buffers.take(capacity(cuts));
+    }
     let have = buffer.len();
     // One byte more than a chunk can have, so that an empty rest means the end.
     buffer.resize(cuts.max() + 1, 0);
     let got = reader.next_block(&mut buffer[have..])?;
     buffer.truncate(have + got);
     let length = cuts.chunk_length(gear, buffer);
-    // A copy of its own length: the buffer is as long as the longest chunk, and is reused.
-    let chunk = buffer[..length].to_vec();
+    if length == buffer.len() {
+        return Ok(std::mem::take(buffer));
+    }
+    // Copied is the shorter of both: the chunk, or the rest.
+    let rest = buffer.len() - length;
+    if rest < length {
+        let mut after = buffers.take(capacity(cuts));
+        after.extend_from_slice(&buffer[length..]);
+        buffer.truncate(length);
+        return Ok(std::mem::replace(buffer, after));
+    }
+    let mut chunk = buffers.take(length + BLOCK);
+    chunk.extend_from_slice(&buffer[..length]);
     buffer.drain(..length);
     Ok(chunk)
+}
+
+/// The bytes of a buffer that holds the longest chunk, one byte of the next, and the padding of a member.
+fn capacity(cuts: &ChunkerParams) -> usize {
+    cuts.max() + 1 + BLOCK
 }

@@ -11,9 +11,11 @@ use crate::format::list::Slice;
 use crate::format::name::Name;
 use crate::format::pack::MAX_CHUNK;
 use crate::format::tar::EntryKind;
+use crate::format::tar::pax::format_time;
 use crate::pipeline::SourceError;
 use crate::pipeline::piece::{PieceOutput, PieceRun, StreamMember};
 use crate::report::event::Meter;
+use crate::runtime::Buffer;
 use crate::source::volume::{AppendResult, GapKind, ReadConsistency, VolumeMember, VolumeReader};
 
 use super::findings::VolumeFindings;
@@ -76,9 +78,14 @@ impl VolumeContext {
         }
     }
 
-    /// Reads and encodes a piece. Runs on a worker.
-    pub fn run(&self, planned: Vec<PlannedMember>, started: Timestamp) -> Result<PieceOutput, SourceError> {
-        let mut output = PieceOutput::default();
+    /// Reads and encodes a piece into an empty buffer. Runs on a worker.
+    pub fn run(
+        &self,
+        planned: Vec<PlannedMember>,
+        started: Timestamp,
+        buffer: Buffer,
+    ) -> Result<PieceOutput, SourceError> {
+        let mut output = PieceOutput { data: buffer, ..PieceOutput::default() };
         let mut length = 0i64;
         for planned in planned {
             let before = output.data.len();
@@ -168,7 +175,6 @@ pub fn catalog_member(member: &VolumeMember, at: i64, digest: [u8; 16]) -> Strea
         EntryKind::CharDevice(_) => (MemberType::Char, None, None),
         EntryKind::BlockDevice(_) => (MemberType::Block, None, None),
     };
-    let mtime = member.stat.mtime;
     let line = CatalogLine {
         path: Name(member.path.clone()),
         kind,
@@ -178,7 +184,7 @@ pub fn catalog_member(member: &VolumeMember, at: i64, digest: [u8; 16]) -> Strea
         mode: Some(format!("{:04o}", member.stat.mode & 0o7777)),
         uid: Some(member.stat.uid),
         gid: Some(member.stat.gid),
-        mtime: Some(format!("{}.{:09}", mtime.seconds, mtime.nanos)),
+        mtime: Some(format_time(member.stat.mtime)),
         link: link.map(|link| Name(link.clone())),
     };
     StreamMember { at, length: member.encoded_len(), line: Some(line), digest }

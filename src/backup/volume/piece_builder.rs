@@ -9,12 +9,14 @@ use super::piece::{PlannedMember, VolumeContext};
 use super::scan_cache::ScanCacheReader;
 use crate::format::epoch::{Parameters, Sizes};
 use crate::format::list::Slice;
+use crate::format::pack::MAX_CHUNK;
 use crate::format::tar::END;
 use crate::pipeline::PipelineError;
 use crate::pipeline::chunker::ChunkerParams;
 use crate::pipeline::domain::DomainWriter;
 use crate::pipeline::piece::{Piece, PieceOutput};
 use crate::pipeline::stream::{PendingStream, StreamWriter};
+use crate::runtime::Buffer;
 
 /// New bytes from which on a piece is sent at a segment's end.
 const ENOUGH: u64 = 256 << 10;
@@ -118,7 +120,12 @@ impl PieceBuilder {
         }
         let context = self.context.clone();
         let started = self.domain.context().runtime().clock.now();
-        let job = Box::new(move || context.run(planned, started));
+        let buffers = self.domain.context().buffers().clone();
+        let capacity = usize::try_from(fresh).unwrap_or(usize::MAX).min(MAX_CHUNK);
+        let job = Box::new(move || {
+            let buffer = if capacity > 0 { buffers.take(capacity) } else { Buffer::default() };
+            context.run(planned, started, buffer)
+        });
         self.stream.push(Piece { starts_group, reserve: fresh.max(4096), job }).await
     }
 

@@ -181,7 +181,7 @@ fn unreadable_remedy(readable: Option<NameId>) -> String {
             "to use the one plan that can be read, say --plan-id {plan}; kbak verify shows everything that is wrong"
         ),
         None => "bring back what kbak verify names, from older versions in the bucket or from a copy of it; \
-                 epochs/<epoch>.json and <epoch>/epoch.json are identical, and one of them is enough"
+                 epochs/<plan>-<epoch>-… and <plan>/<epoch>/epoch.json are identical, and one of them is enough"
             .to_owned(),
     }
 }

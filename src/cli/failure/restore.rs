@@ -107,6 +107,10 @@ fn cluster_failure(mut failure: Failure, created: Option<u64>, error: RestoreErr
         RestoreError::Api(error) if error.code() == Some(401) => {
             "the API server does not take these credentials (any more); get new ones and run it again"
         }
+        RestoreError::Api(error) if error.code() == Some(403) => {
+            "the API server refuses this user even the list of its kinds: check the user of the context \
+             (kubectl auth whoami), and grant it what kbak rbac prints"
+        }
         _ => "run it again: what is there is left alone",
     };
     failure.remedy(remedy).because(error)

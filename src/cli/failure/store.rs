@@ -59,9 +59,12 @@ impl From<PipelineError> for Failure {
             Error::Store(error) => return error.into(),
             Error::Ended => Exit::Interrupted,
             Error::Spill(_) => Exit::Unreachable,
-            Error::Container(_) | Error::Codec(_) | Error::Cache(_) | Error::Source(_) | Error::Bug(_) => {
-                Exit::Bug
-            }
+            Error::Container(_)
+            | Error::Codec(_)
+            | Error::Index(_)
+            | Error::Cache(_)
+            | Error::Source(_)
+            | Error::Bug(_) => Exit::Bug,
         };
         Self::new(exit, "the stream could not be stored").because(error)
     }

@@ -32,11 +32,16 @@ impl From<BackupError> for Failure {
             }
             Error::WriterCutOff { why } => usage
                 .fact("why", why)
-                .remedy("make a new writer key (kbak init), and find out who had this one"),
+                .remedy("give the writer a new key (docs/keys.md), and find out who had this one"),
             Error::NotThisWriters { writer, .. } => usage.fact("writer", writer.to_string()).remedy(
                 "is this the right repository, and is it whole? kbak init --join makes a writer for another one; \
                  --new-epoch starts over in this one",
             ),
+            Error::NumbersExhausted { .. } => Self::new(Exit::Damaged, what).remedy(
+                "somebody with the writer's key made it: an owner revokes that key (kbak keys cut-off), and the \
+                 writer gets a new one (docs/keys.md)",
+            ),
+            Error::Newer { .. } => usage.remedy("use the version of kbak that wrote it, or a later one"),
             Error::Clock { store, machine } => usage
                 .fact("store", store.to_string())
                 .fact("this machine", machine.to_string())

@@ -119,7 +119,7 @@ pub(crate) fn read_owners(given: &[String], file: Option<&Path>) -> Result<Vec<O
 }
 
 /// Reads a text file of up to 1 MiB; `what` names it in the failure.
-pub(super) fn read_text(file: &Path, what: &str) -> Result<String, Failure> {
+pub(crate) fn read_text(file: &Path, what: &str) -> Result<String, Failure> {
     let mut text = String::new();
     let read = std::fs::File::open(file).and_then(|file| file.take(MAX_BYTES).read_to_string(&mut text));
     let what = || format!("{}: {what} cannot be read", file.display());

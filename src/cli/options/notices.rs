@@ -12,6 +12,17 @@ use crate::runtime::Runtime;
 /// The environment variable that names the CronJob of a pod, for Events. The chart sets it.
 const CRON_JOB: &str = "KBAK_CRONJOB";
 
+/// Returns the CronJob that the environment names, which gets an Event at the end of a backup.
+pub(crate) fn events_of(spec: &BackupSpec, host: &str, runtime: &Runtime) -> Option<CronJobEvents> {
+    let name = std::env::var(CRON_JOB).ok().filter(|name| !name.is_empty());
+    name.map(|name| CronJobEvents {
+        name,
+        cluster: spec.cluster.clone(),
+        host: host.to_owned(),
+        id: format!("{:016x}", u64::from_be_bytes(runtime.random())),
+    })
+}
+
 /// The receivers of notices about one run.
 #[derive(Debug, Default)]
 pub(crate) struct Notices(Notifier);
@@ -25,13 +36,7 @@ impl Notices {
     /// Returns the receivers of a backup, and the CronJob that the environment names. A verification has no
     /// access to the cluster.
     pub(crate) fn of_backup(spec: &BackupSpec, host: &str, runtime: &Runtime) -> Self {
-        let name = std::env::var(CRON_JOB).ok().filter(|name| !name.is_empty());
-        let events = name.map(|name| CronJobEvents {
-            name,
-            cluster: spec.cluster.clone(),
-            host: host.to_owned(),
-            id: format!("{:016x}", u64::from_be_bytes(runtime.random())),
-        });
+        let events = events_of(spec, host, runtime);
         Self(Notifier::new(&spec.notify, NotifyVerb::Backup, spec.repository.ca_file.clone(), events))
     }
 

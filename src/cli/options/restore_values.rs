@@ -76,5 +76,7 @@ values!(SideEffect:
     Self::Acme, "acme", "Create certificates and issuers that use an ACME server";
     Self::Loadbalancers, "loadbalancers",
         "Create Services of the type LoadBalancer, or with external addresses";
+    Self::Volumes, "volumes",
+        "Create PersistentVolumes of storage that the other cluster may still use, with the policy Retain";
     Self::None, "none", "No side effect; objects that are held back are no gap";
 );

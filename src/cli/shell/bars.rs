@@ -41,6 +41,12 @@ impl Bars {
         Self { all, items: Mutex::default(), footer_bar, phase: Mutex::default(), bar_style, spinner_style }
     }
 
+    /// Removes all bars from the terminal until the next one is drawn.
+    pub(crate) fn clear(&self) {
+        // A terminal that cannot be cleared shows the question below the bars.
+        let _ = self.all.clear();
+    }
+
     /// Draws item `number`, at first use inserted above the last line. Names are padded to `columns`.
     pub(crate) fn draw_item(&self, number: usize, name: &str, columns: usize, reading: &Reading, text: &str) {
         let mut items = lock(&self.items);

@@ -62,6 +62,8 @@ struct DisplayState {
     recorder: Arc<Recorder>,
     retries: Mutex<RetryThrottle>,
     is_over: Mutex<bool>,
+    /// True while a question is asked; the lock is held while the display draws.
+    is_paused: Mutex<bool>,
     wake: Condvar,
     began: Instant,
 }
@@ -97,6 +99,7 @@ impl Display {
             recorder,
             retries: Mutex::default(),
             is_over: Mutex::new(false),
+            is_paused: Mutex::new(false),
             wake: Condvar::new(),
             began: Instant::now(),
         });
@@ -111,6 +114,17 @@ impl Display {
     /// Returns the reporter for the run.
     pub fn reporter(&self) -> Reporter {
         self.shared.reporter.clone()
+    }
+
+    /// Removes the bars and draws nothing until the returned value is dropped, so that a question stays visible.
+    #[must_use]
+    pub fn pause(&self) -> DisplayPause<'_> {
+        let mut is_paused = lock(&self.shared.is_paused);
+        *is_paused = true;
+        if let Some(bars) = &self.shared.bars {
+            bars.clear();
+        }
+        DisplayPause(&self.shared)
     }
 
     /// Returns the events that are recorded so far.
@@ -132,6 +146,17 @@ impl Display {
             // A display that panicked must not end the run; its panic was already reported.
             let _ = thread.join();
         }
+    }
+}
+
+/// A display that draws nothing until this is dropped.
+pub struct DisplayPause<'a>(&'a DisplayState);
+
+opaque_debug!(DisplayPause<'_>: "DisplayPause");
+
+impl Drop for DisplayPause<'_> {
+    fn drop(&mut self) {
+        *lock(&self.0.is_paused) = false;
     }
 }
 
@@ -158,7 +183,11 @@ impl DisplayState {
                 watched.push(WatchedMeter::new(meter));
             }
             watched.iter_mut().for_each(|one| one.sample(at));
-            self.draw(&watched, last);
+            let is_paused = lock(&self.is_paused);
+            if !*is_paused {
+                self.draw(&watched, last);
+            }
+            drop(is_paused);
             if last {
                 return;
             }

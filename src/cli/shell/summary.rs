@@ -138,8 +138,7 @@ pub fn termination_message(report: &RunReport) -> String {
         std::iter::once(format!("✗ {}: {}", plain(&item.item), plain(&item.summary))).chain(gaps)
     });
     // Who may edit the plan can add an owner: its other owners should learn of it.
-    let owners = report.facts.iter().filter(|(name, _)| name == "owners");
-    let owners = owners.map(|(name, text)| format!("{name}: {}", plain(text)));
+    let owners = report.facts_named("owners").map(|text| format!("owners: {}", plain(text)));
     for line in owners.chain(failure).chain(items) {
         let line = &line[..line.floor_char_boundary(600)];
         if text.len() + line.len() + 8 > MAX_BYTES {

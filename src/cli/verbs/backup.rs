@@ -20,9 +20,10 @@ use crate::cli::shell::console::Console;
 use crate::cli::shell::passphrase::PassphrasePrompt;
 use crate::cli::shell::signals;
 use crate::format::body::Item;
+use crate::format::sign::Namespace;
 use crate::format::signers::Signers;
 use crate::keys::writer_key::WriterKey;
-use crate::plan::{AcceptedGap, BackupPlan, Problem, UNCOVERED, ValidPlan, item_matches};
+use crate::plan::{AcceptedGap, BackupPlan, COMPRESSION_LEVELS, Problem, UNCOVERED, ValidPlan, item_matches};
 use crate::report::event::{Event, Meter, Reporter};
 use crate::report::item_state::ItemState;
 use crate::report::run::{ItemReport, RunReport, SnapshotReport};
@@ -63,6 +64,10 @@ pub struct BackupArgs {
     /// Read every file again, without the scan cache of the last run
     #[arg(long, help_heading = "Run")]
     pub no_cache: bool,
+    /// The zstd level of new chunks, 1 to 9: a higher one stores less and takes longer [default: the
+    /// plan's, or 2]
+    #[arg(long, value_name = "LEVEL", help_heading = "Run", value_parser = compression_levels())]
+    pub compression_level: Option<u8>,
     /// Skip the check of each compressed chunk before it is stored: faster, but a faulty memory module
     /// can damage the backup unnoticed
     #[arg(long, help_heading = "Run")]
@@ -136,11 +141,21 @@ pub(crate) fn run(args: &BackupArgs, console: &Console) -> Result<Exit, Failure>
 
 /// Reads the plan. One that cannot be read names nobody who gets a notice.
 fn read_plan(args: &BackupArgs, output: &RunOutput<'_>) -> Result<ValidPlan, Failure> {
-    args.plan.read_plan(args.run.memory, args.run.upload).map_err(|failure| {
+    let read = args.plan.read_plan(args.run.memory, args.run.upload).map_err(|failure| {
         let named = args.plan.store.repo.as_deref().unwrap_or_default();
         let plan = args.plan.selected.plan_name.as_deref();
         output.report_failed_start("backup", named, plan, failure, &Notices::default())
+    });
+    read.map(|mut valid| {
+        let spec = &mut valid.plan.spec;
+        spec.compression_level = args.compression_level.or(spec.compression_level);
+        valid
     })
+}
+
+fn compression_levels() -> clap::builder::RangedI64ValueParser<u8> {
+    let range = i64::from(*COMPRESSION_LEVELS.start())..=i64::from(*COMPRESSION_LEVELS.end());
+    clap::value_parser!(u8).range(range)
 }
 
 fn choices(args: &BackupArgs) -> Result<RunChoices, Failure> {
@@ -159,7 +174,16 @@ fn read_keys(plan: &BackupPlan) -> Result<(WriterKey, Signers, Option<String>), 
     let (key, warning) = read_writer_key(&plan.spec.writer.key_file)?;
     let mut signers = key.own_signers();
     if let Some(file) = &plan.spec.writer.signers_file {
-        signers.extend(read_pin(file)?.signers);
+        let pinned = read_pin(file)?.signers;
+        let writer = key.writer.to_string();
+        let own: Vec<_> = pinned.lookup(&writer, Namespace::Manifest).collect();
+        if !own.is_empty() && !own.contains(&key.signing.public()) {
+            let what = format!("{}: it pins another key of this writer", file.display());
+            return Err(Failure::usage(what).fact("this key", key.signing.public().fingerprint()).remedy(
+                "add its line: whoever reads with this file would count none of its backups (docs/keys.md)",
+            ));
+        }
+        signers.extend(pinned);
     }
     Ok((key, signers, warning))
 }

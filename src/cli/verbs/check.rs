@@ -12,7 +12,7 @@ use crate::backup::from_plan::database_source;
 use crate::check::{CheckJob, CheckReport, ClusterJob, DatabaseJob, Finding, Severity, Unresolved, check};
 use crate::cli::failure::{Exit, Failure, explained};
 use crate::cli::options::plan_args::BackupPlanArgs;
-use crate::cli::options::{OutputArgs, ProgressMode, run_report, store};
+use crate::cli::options::{OutputArgs, ProgressMode, notices, run_report, store};
 use crate::cli::shell::console::Console;
 use crate::cli::shell::output::{self, OutputFormat};
 use crate::cli::shell::passphrase::PassphrasePrompt;
@@ -66,7 +66,7 @@ pub(crate) fn run(args: &CheckArgs, console: &Console) -> Result<Exit, Failure> 
     // Retries are shown as progress; their result is a finding.
     let reporter = display.reporter();
     let checked = signals::until_signalled(async {
-        let job = check_job(&plan, warnings, runtime.clock.now(), &reporter).await?;
+        let job = check_job(&plan, warnings, &runtime, &reporter).await?;
         let mut report = check(&job, &runtime, &reporter).await;
         report.findings = report.findings.into_iter().map(explained).collect();
         Ok(report)
@@ -89,10 +89,10 @@ fn style(console: &Console) -> Style {
 async fn check_job(
     plan: &BackupPlan,
     warnings: Vec<Problem>,
-    now: Timestamp,
+    runtime: &Runtime,
     reporter: &Reporter,
 ) -> Result<CheckJob, Failure> {
-    let spec = &plan.spec;
+    let (spec, now) = (&plan.spec, runtime.clock.now());
     let writer_key = spec.writer.key_file.clone();
     let databases = spec.databases.iter().map(|database| {
         let job = database_source(database).map(|(config, databases)| DatabaseJob { config, databases });
@@ -120,6 +120,7 @@ async fn check_job(
         databases: databases.collect(),
         folders: spec.volumes.iter().filter_map(declared_folder).collect(),
         receivers: spec.notify.clone(),
+        events: notices::events_of(spec, "check", runtime),
     })
 }
 

@@ -179,8 +179,9 @@ async fn create_epoch(plan: &PlanEpochs, made: Option<NewEpoch>) -> Result<Epoch
     create::restore_missing_copies(context, epochs).await?;
     match made {
         Some(made) => {
+            let held = keeper.load().await?.unwrap_or_default().secrets;
             let now = store.now().await?;
-            Ok(create::create_epoch(context, &settings, epochs.heads(), made, now).await?.0.epoch)
+            Ok(create::create_epoch(context, &settings, epochs.heads(), made, (now, &held)).await?.0.epoch)
         }
         None => Ok(current::find_or_create(context, &settings, epochs, records).await?.epoch.epoch),
     }

@@ -10,6 +10,7 @@ use crate::cli::options::{OutputArgs, ReadArgs, reading};
 use crate::cli::shell::console::Console;
 use crate::cli::shell::output::{self, Column::Left, OutputFormat};
 use crate::cli::shell::signals::until_signalled;
+use crate::cli::verbs::cut_off::{self, CUT_OFF_HELP, CutOffArgs};
 use crate::format::ids::RecipientId;
 use crate::keys::Owner;
 use crate::report::text::{plural, short_hash, utc};
@@ -44,6 +45,9 @@ Examples:
 
 Add the key to the plan's recipients too, so that later epochs include this owner.")]
     Add(KeysAddArgs),
+    /// Revoke a key that somebody may have stolen, in the pin first and in the repository
+    #[command(after_long_help = CUT_OFF_HELP)]
+    CutOff(CutOffArgs),
     /// List epochs, the owners that can open each, and those that have
     #[command(after_long_help = "\
 Examples:
@@ -77,6 +81,7 @@ pub(crate) fn run(args: &KeysArgs, console: &Console) -> Result<Exit, Failure> {
     match &args.action {
         KeysAction::Check(args) => check(args, console),
         KeysAction::Add(args) => add(args, console),
+        KeysAction::CutOff(args) => cut_off::run(args, console),
         KeysAction::List(args) => list(args, console),
     }
 }
@@ -117,7 +122,8 @@ fn check(args: &KeysReadArgs, console: &Console) -> Result<Exit, Failure> {
         let context = context(&view);
         let (mut rows, mut unstored) = (Vec::new(), None);
         for plan in &plans {
-            for row in wraps::check(context, &plan.epochs, &held).await? {
+            let records = view.records(plan.writer).await?;
+            for row in wraps::check(context, &plan.epochs, &records, &held).await? {
                 let (receipt, lost) = match row.receipt {
                     Ok(receipt) => (receipt, None),
                     Err(error) => (None, Some(Failure::from(error))),

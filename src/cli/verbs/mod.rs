@@ -4,6 +4,7 @@ pub(super) mod backup;
 pub(super) mod cat;
 pub(super) mod check;
 pub(super) mod completion;
+mod cut_off;
 pub(super) mod diff;
 pub(super) mod epoch;
 pub(super) mod export;

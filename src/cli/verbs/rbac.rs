@@ -10,8 +10,8 @@ use crate::cli::shell::console::Console;
 use crate::cli::shell::output::{self, OutputFormat};
 use crate::cli::shell::signals::until_signalled;
 use crate::inventory::coverage;
-use crate::kubernetes::{ApiError, Cluster, KindInfo, RequestLimits, Selection, discover};
-use crate::plan::{BackupPlan, ClusterSpec, is_namespace};
+use crate::kubernetes::{ApiError, Cluster, RequestLimits, discover};
+use crate::plan::{ClusterSpec, is_namespace};
 use crate::rbac::{Manifest, Request, Task, manifests};
 use crate::target::kubernetes::is_always_derived;
 
@@ -116,14 +116,12 @@ pub(crate) fn run(args: &RbacArgs, console: &Console) -> Result<Exit, Failure> {
     for stale in &discovered.stale {
         console.warn(&format!("{stale}: its server does not answer, so its kinds are left out"));
     }
-    let coverage = coverage::read_kinds(&plan.spec, &discovered.kinds)?;
-    warn_of_secrets(&plan, &discovered.kinds, &coverage, console)?;
     let found = manifests(&Request {
         plan: &plan,
         namespace: &args.namespace,
         name: &args.name,
         kinds: &discovered.kinds,
-        coverage,
+        coverage: coverage::read_kinds(&plan.spec, &discovered.kinds)?,
         restored: discovered.kinds.iter().filter(|kind| !is_always_derived(kind)).collect(),
         tasks: args.task.iter().copied().map(Task::from).collect(),
     })?;
@@ -133,25 +131,6 @@ pub(crate) fn run(args: &RbacArgs, console: &Console) -> Result<Exit, Failure> {
     };
     write(&found, format)?;
     Ok(Exit::Safe)
-}
-
-/// Warns of the right to list Secrets if the plan leaves them out and only coverage needs it.
-fn warn_of_secrets(
-    plan: &BackupPlan,
-    kinds: &[KindInfo],
-    coverage: &[(&KindInfo, &[&str])],
-    console: &Console,
-) -> Result<(), Failure> {
-    let Some(resources) = &plan.spec.resources else { return Ok(()) };
-    let is_secrets = |kind: &KindInfo| kind.group.is_empty() && kind.plural == "secrets";
-    let selected = Selection::of(resources)?.kinds(kinds).into_iter().any(is_secrets);
-    if !selected && coverage.iter().any(|(kind, _)| is_secrets(kind)) {
-        console.warn(
-            "the plan excludes Secrets, but its coverage lists them, and the right to list them reads their \
-             values too: coverage: \"off\" needs no such right",
-        );
-    }
-    Ok(())
 }
 
 fn write(found: &[Manifest], format: OutputFormat) -> Result<(), Failure> {

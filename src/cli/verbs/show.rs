@@ -58,7 +58,7 @@ pub(crate) struct SnapshotDetails {
     started: Timestamp,
     finished: Timestamp,
     next_before: Option<Timestamp>,
-    epochs: Vec<String>,
+    epoch: String,
     tool: String,
     host: String,
     items: Vec<ItemDetails>,
@@ -101,7 +101,7 @@ impl SnapshotDetails {
             started: envelope.started,
             finished: envelope.finished,
             next_before: envelope.next_before,
-            epochs: envelope.epochs.iter().map(ToString::to_string).collect(),
+            epoch: envelope.epoch.to_string(),
             tool: body.tool.clone(),
             host: body.host.clone(),
             items: body.items.iter().map(ItemDetails::of).collect(),
@@ -121,7 +121,7 @@ impl SnapshotDetails {
             ("hash", format!("sha256:{}", self.hash)),
             ("by", format!("{} on {}", self.tool, self.host)),
             ("writer", self.writer.clone()),
-            ("epoch", self.epochs.join(", ")),
+            ("epoch", self.epoch.clone()),
         ];
         if let Some(next) = self.next_before {
             facts.push(("next", format!("promised before {}", utc_and_local(next, zone))));

@@ -172,8 +172,10 @@ fn list_failed_runs(args: &SnapshotsArgs, console: &Console) -> Result<Exit, Fai
         let mut opened = Vec::new();
         for plan in view.plans(&reading::snapshot_selector(&args.repository.reader, "latest")).await? {
             for stored in &plan.epochs.all {
+                let attested = plan.attested_wraps(stored.epoch.epoch);
                 let keys =
-                    wraps::open(&view.store, &view.runtime, &stored.epoch, &identities, &reporter).await;
+                    wraps::open(&view.store, &view.runtime, &stored.epoch, &identities, attested, &reporter)
+                        .await;
                 opened.extend(keys.map(|(keys, _)| keys.identity));
             }
         }

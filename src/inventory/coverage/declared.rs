@@ -38,7 +38,17 @@ impl DeclaredScope {
     }
 
     pub(super) fn inventory_options(&self) -> InventoryOptions {
-        super::inventory_options(self.selection.as_ref(), !self.databases.is_empty())
+        super::inventory_options(self.selection.as_ref(), !self.databases.is_empty(), self.excludes_secrets())
+    }
+
+    /// True if the plan excludes Secrets: they are not to be read. A plan that only selects other kinds is told
+    /// of keys that it misses.
+    #[must_use]
+    pub fn excludes_secrets(&self) -> bool {
+        let secrets = super::secrets().resource();
+        let excludes =
+            |selection: &Selection| selection.exclude_kinds.iter().any(|glob| glob.matches(&secrets));
+        self.selection.as_ref().is_some_and(excludes)
     }
 
     pub(super) fn includes_namespace(&self, namespace: &str) -> bool {

@@ -132,7 +132,7 @@ pub fn read_kinds<'a>(
         return Ok(Vec::new());
     }
     let declared = DeclaredScope::of(spec, spec.resources.as_ref().map(Selection::of).transpose()?);
-    Ok(super::read_kinds(kinds, declared.inventory_options().services))
+    Ok(super::read_kinds(kinds, &declared.inventory_options()))
 }
 
 /// True if coverage is on: set in the plan, or unset in a plan that reads a cluster.
@@ -147,8 +147,12 @@ pub fn is_wanted(spec: &plan::BackupSpec) -> bool {
 }
 
 /// Returns the options of an inventory: the namespaces that `selection` names without a glob.
-fn inventory_options(selection: Option<&Selection>, services: bool) -> InventoryOptions {
+fn inventory_options(
+    selection: Option<&Selection>,
+    services: bool,
+    without_secrets: bool,
+) -> InventoryOptions {
     let named = selection.map(|selection| &selection.namespaces).into_iter().flatten();
     let plain = named.map(|glob| glob.as_str()).filter(|name| !name.contains(['*', '?']));
-    InventoryOptions { namespaces: plain.map(str::to_owned).collect(), services }
+    InventoryOptions { namespaces: plain.map(str::to_owned).collect(), services, without_secrets }
 }

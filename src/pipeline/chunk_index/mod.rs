@@ -5,7 +5,7 @@
 
 mod table;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::chunk_ref::{ChunkRef, PackRef};
 use crate::format::ids::{ChunkId, ObjectHash};
@@ -28,8 +28,25 @@ pub struct ChunkIndex {
     table: Table,
     /// Chunks in packs that are not yet acknowledged.
     unacknowledged: HashMap<ShortId, ChunkRef>,
+    /// The chunks of unusable packs, with their lengths.
+    lost: BTreeMap<ObjectHash, Vec<(ShortId, u32)>>,
+    lost_chunks: usize,
     reporter: Reporter,
     warned: bool,
+}
+
+/// The most chunks of unusable packs that are remembered, so that a snapshot can name their copies.
+const MAX_LOST_CHUNKS: usize = 1 << 18;
+
+/// The packs that hold copies of the chunks of an unusable pack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Copies {
+    /// The unusable pack.
+    pub bad: ObjectHash,
+    /// The packs with copies.
+    pub by: BTreeSet<ObjectHash>,
+    /// True if every chunk that the index knew in it has a copy.
+    pub whole: bool,
 }
 
 /// Returns the first half of a chunk id: the part that the index holds.
@@ -48,6 +65,8 @@ impl ChunkIndex {
             numbers: HashMap::new(),
             table: Table::new(share),
             unacknowledged: HashMap::new(),
+            lost: BTreeMap::new(),
+            lost_chunks: 0,
             reporter,
             warned: false,
         }
@@ -68,11 +87,45 @@ impl ChunkIndex {
             })
             .collect();
         for entry in &index.entries {
-            if let Some(pack) = numbers[entry.pack as usize] {
-                self.insert(&IndexEntry { pack, ..*entry });
+            match numbers[entry.pack as usize] {
+                Some(pack) => self.insert(&IndexEntry { pack, ..*entry }),
+                None => self.remember_lost(index.packs[entry.pack as usize].hash, entry),
             }
         }
         lost
+    }
+
+    /// Remembers a chunk of an unusable pack. Beyond the limit the pack's list stays incomplete, which a chunk
+    /// that no copy can have tells.
+    fn remember_lost(&mut self, pack: ObjectHash, entry: &IndexEntry) {
+        self.lost_chunks += 1;
+        let chunk = match self.lost_chunks > MAX_LOST_CHUNKS {
+            true => (ShortId::default(), u32::MAX),
+            false => (entry.id, entry.plain),
+        };
+        let chunks = self.lost.entry(pack).or_default();
+        if chunks.last() != Some(&chunk) {
+            chunks.push(chunk);
+        }
+    }
+
+    /// Returns the packs that hold copies of the chunks of each unusable pack.
+    /// Fails if a temporary file cannot be read.
+    pub fn copies(&self) -> Result<Vec<Copies>, SpillError> {
+        let mut all = Vec::with_capacity(self.lost.len());
+        for (bad, chunks) in &self.lost {
+            let mut copies = Copies { bad: *bad, by: BTreeSet::new(), whole: true };
+            for (id, plain) in chunks {
+                match self.table.find(id).map_err(SpillError)?.filter(|entry| entry.plain == *plain) {
+                    Some(entry) => {
+                        copies.by.insert(self.packs[entry.pack as usize].hash);
+                    }
+                    None => copies.whole = false,
+                }
+            }
+            all.push(copies);
+        }
+        Ok(all)
     }
 
     fn number(&mut self, pack: &IndexedPack) -> u32 {

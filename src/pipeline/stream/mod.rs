@@ -5,19 +5,25 @@ mod pending;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use futures::StreamExt;
 use futures::stream::FuturesOrdered;
+use futures::{FutureExt, StreamExt};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::piece::{OpenSlice, Piece, PieceOutput, PieceRun, PreparedChunk, StreamMember, hash_and_compress};
 use super::{PipelineError, domain::DomainWriter, joined};
-use crate::format::{derive::ChunkKind, ids::ObjectHash, pack::PackClass, pack_refs::PackRefs};
+use crate::format::{derive::ChunkKind, ids::ObjectHash, pack::PackClass};
 use crate::report::event::Meter;
 use crate::runtime::kill_point;
 pub use pending::{PendingStream, WrittenStream};
 
 /// The most slices of one member that can still be rolled back: a file of some 8 GiB.
 const MAX_TENTATIVE: usize = 1 << 13;
+
+/// The most pieces of a stream, for each worker, that are being prepared or wait for an earlier one.
+const MAX_PIECES: usize = 4;
+
+/// The result of the task that prepares a piece.
+type PieceResult = Result<Result<PreparedPiece, PipelineError>, tokio::task::JoinError>;
 
 /// Writes a stream piece by piece.
 pub struct StreamWriter {
@@ -50,8 +56,6 @@ struct PreparedPiece {
 pub struct WrittenDomain {
     /// The streams, in the order in which they were passed in.
     pub streams: Vec<WrittenStream>,
-    /// The packs that the streams refer to.
-    pub pack_refs: PackRefs,
     /// The index objects of this run.
     pub index: Vec<ObjectHash>,
     /// The number of packs that this run stored.
@@ -75,8 +79,8 @@ impl DomainWriter {
         }
         kill_point("backup.lists.settled");
         let (index, packs) = self.packer().finish().await?;
-        let streams = listed.into_iter().map(|stream| stream.finish(self)).collect::<Result<_, _>>()?;
-        Ok(WrittenDomain { streams, pack_refs: self.take_pack_refs(), index, packs })
+        let streams = listed.into_iter().map(PendingStream::finish).collect::<Result<_, _>>()?;
+        Ok(WrittenDomain { streams, index, packs })
     }
 }
 
@@ -114,15 +118,21 @@ impl StreamWriter {
 
     /// Adds the next piece. Waits while enough pieces are being prepared.
     pub async fn push(&mut self, piece: Piece) -> Result<(), PipelineError> {
-        while self.running.len() >= self.domain.context().runtime().workers.count() * 2 {
+        while let Some(Some(result)) = self.running.next().now_or_never() {
+            self.absorb(result).await?;
+        }
+        // A short piece that follows a long one waits for its turn. Others are prepared meanwhile, so that
+        // no processor waits for the long one.
+        while self.running.len() >= self.domain.context().runtime().workers.count() * MAX_PIECES {
             self.absorb_next().await?;
         }
+        let slot = self.domain.context().piece_slot().await?;
         // For the source bytes, their frames and the copies for verification.
         let permit = self.domain.context().jobs.take(piece.reserve.saturating_mul(2)).await?;
         let domain = self.domain.clone();
         self.running.push_back(AbortOnDropHandle::new(tokio::spawn(async move {
             let piece = run(&domain, piece).await;
-            drop(permit);
+            drop((permit, slot));
             piece
         })));
         Ok(())
@@ -130,6 +140,11 @@ impl StreamWriter {
 
     async fn absorb_next(&mut self) -> Result<bool, PipelineError> {
         let Some(result) = self.running.next().await else { return Ok(false) };
+        self.absorb(result).await?;
+        Ok(true)
+    }
+
+    async fn absorb(&mut self, result: PieceResult) -> Result<(), PipelineError> {
         let piece = joined(result, PipelineError::Ended)?;
         if let Some(meter) = &self.meter {
             meter.add_bytes(piece.slices.iter().map(|slice| u64::from(slice.take)).sum());
@@ -143,12 +158,11 @@ impl StreamWriter {
                 if tentative.slices > MAX_TENTATIVE {
                     self.accept().await?;
                 }
-                return Ok(true);
+                return Ok(());
             }
             None => {}
         }
-        self.pending.absorb(piece, &self.domain).await?;
-        Ok(true)
+        self.pending.absorb(piece, &self.domain).await
     }
 
     /// Begins a section whose pieces can be rolled back until [`Self::accept`].

@@ -1,11 +1,11 @@
 //! A stream that has ended, while some of its packs are still open.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::PreparedPiece;
 use crate::format::cache::{CachedGroup, CachedMember, GroupRef};
 use crate::format::list::{MAX_PART, MAX_SLICE_TEXT, Part, Slice, StreamHasher, write_part};
-use crate::format::{catalog, derive::ChunkKind, ids::ObjectHash, pack::PackClass};
+use crate::format::{catalog, derive::ChunkKind, ids::ObjectHash, pack::PackClass, pack_refs::PackName};
 use crate::pipeline::piece::{OpenSlice, StreamMember};
 use crate::pipeline::{PipelineError, Result, chunk_ref::ChunkRef, domain::DomainWriter};
 use crate::runtime::kill_point;
@@ -35,6 +35,8 @@ pub struct PendingStream {
     group: OpenGroup,
     groups: Vec<Option<GroupRef>>,
     pub(super) earlier: HashMap<ObjectHash, ObjectHash>,
+    /// The packs of its chunks.
+    packs: HashSet<PackName>,
 }
 
 #[derive(Default)]
@@ -74,6 +76,8 @@ pub struct WrittenStream {
     pub catalog: Vec<Part>,
     /// The groups of its scan cache, if it has one.
     pub cache: Option<Vec<GroupRef>>,
+    /// The packs of its chunks, lists and catalogs.
+    pub packs: HashSet<PackName>,
 }
 
 impl PendingStream {
@@ -179,7 +183,7 @@ impl PendingStream {
             self.waiting_slices -= slices.len();
             for slice in &slices {
                 self.hash.update(slice);
-                domain.add_pack_ref(slice.location.pack);
+                self.packs.insert(slice.location.pack);
             }
             if !slices.is_empty() {
                 let chunk = domain.put_chunk(ChunkKind::List, write_part(&slices).into_bytes()).await?;
@@ -241,18 +245,38 @@ impl PendingStream {
     }
 
     /// Converts chunk references to places. All metadata packs must be sealed.
-    pub(super) fn finish(self, domain: &DomainWriter) -> Result<WrittenStream> {
-        let parts = self.parts.iter().map(|(chunk, start)| domain.part(chunk, *start, None));
-        let catalog = self.catalog.into_iter().map(|(chunk, start, first)| domain.part(&chunk, start, first));
+    pub(super) fn finish(self) -> Result<WrittenStream> {
+        let parts = self.parts.into_iter().map(|(chunk, start)| part(&chunk, start, None));
+        let catalog = self.catalog.into_iter().map(|(chunk, start, first)| part(&chunk, start, first));
+        let (parts, catalog) = (parts.collect::<Result<Vec<_>>>()?, catalog.collect::<Result<Vec<_>>>()?);
+        let mut packs = self.packs;
+        let named = parts.iter().chain(&catalog);
+        packs.extend(named.map(|part| PackName { hash: part.pack, size: part.pack_size }));
         Ok(WrittenStream {
             length: self.length,
             members: self.members,
             hash: self.hash.finish(),
-            parts: parts.collect::<Result<_, _>>()?,
-            catalog: catalog.collect::<Result<_, _>>()?,
+            parts,
+            catalog,
             cache: self.caching.then(|| self.groups.into_iter().flatten().collect()),
+            packs,
         })
     }
+}
+
+/// Returns the entry that the body has for a part of a list or catalog. The part's pack must be sealed.
+fn part(chunk: &ChunkRef, start: u64, first: Option<Vec<u8>>) -> Result<Part> {
+    let location = chunk.location().ok_or(PipelineError::Bug("a part whose pack is open"))?;
+    Ok(Part {
+        pack: location.pack.hash,
+        pack_size: location.pack.size,
+        offset: location.offset,
+        length: location.length,
+        plain_length: location.plain,
+        id: chunk.id,
+        start,
+        first: first.map(crate::format::name::Name),
+    })
 }
 
 impl std::fmt::Debug for PendingStream {

@@ -7,6 +7,7 @@ mod notify;
 mod restore;
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 
 use super::items::{ItemName, is_item_name};
 use super::problem::{Problem, ProblemKind as Kind, suggest};
@@ -20,6 +21,8 @@ use crate::store::options::{StoreLocation, check_endpoint, parse_url};
 pub use address::check_receiver_address;
 pub(super) use restore::restore_problems;
 
+/// The zstd levels that a run can compress with. Higher ones take tens of MiB for each processor.
+pub const COMPRESSION_LEVELS: RangeInclusive<u8> = 1..=9;
 /// The minimum of a run's memory limit.
 pub const MIN_MEMORY: Size = Size::mebi(64);
 
@@ -245,6 +248,9 @@ impl Problems {
         }
         if limits.parallel.is_some_and(|count| !(1..=64).contains(&count)) {
             self.bad_value("spec.limits.parallel", "the number is not between 1 and 64");
+        }
+        if plan.spec.compression_level.is_some_and(|level| !COMPRESSION_LEVELS.contains(&level)) {
+            self.bad_value("spec.compressionLevel", "the level is not between 1 and 9");
         }
         if plan.spec.retention.is_some_and(|retention| retention.keeps_nothing()) {
             self.contradiction("spec.retention", "the retention keeps no snapshot")

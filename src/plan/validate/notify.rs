@@ -6,6 +6,8 @@ use crate::plan::notify::Notify;
 
 /// The most receivers of a plan. All are asked at once.
 const MAX_RECEIVERS: usize = 16;
+/// The longest label of a cluster, in characters.
+const MAX_CLUSTER: usize = 128;
 
 impl Problems {
     pub(super) fn check_receivers(&mut self, receivers: &[Notify]) {
@@ -25,6 +27,13 @@ impl Problems {
                 }
                 (Some(url), None) => self.check_url(&field, receiver, url),
                 (None, Some(_)) => {}
+            }
+            if let Notify::Metrics(metrics) = receiver
+                && let Some(cluster) = metrics.cluster.as_deref().filter(|label| !is_cluster_label(label))
+            {
+                let message = format!("{cluster:?} is not a label of a cluster");
+                self.bad_value(format!("{field}.cluster"), message)
+                    .set_remedy("use letters, digits, -, _ and ., as in prod-eu");
             }
             if let Notify::Webhook(webhook) = receiver
                 && let Some(template) = &webhook.template
@@ -48,6 +57,15 @@ impl Problems {
             Ok(_) => {}
         }
     }
+}
+
+/// True if a text can be a part of a Pushgateway's path and a label's value.
+fn is_cluster_label(text: &str) -> bool {
+    let is_end = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    text.len() <= MAX_CLUSTER
+        && is_end(text.chars().next())
+        && is_end(text.chars().last())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c))
 }
 
 fn template_remedy(error: &NoticeTemplateError) -> String {

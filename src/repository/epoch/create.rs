@@ -16,7 +16,7 @@ use crate::format::derive::{EpochSecret, SecretKey};
 use crate::format::epoch::{Epoch, FORMAT, InlineWrap, Parameters, SecretOrigin, VerifiedEpoch};
 use crate::format::ids::{Commitment, EpochId, NameId, RecipientId, from_hex, to_hex};
 use crate::format::{json, object::SealedObject, sign::MAX_DOCUMENT, timestamp, wrap::EpochKeys};
-use crate::keys::epoch_file::{EpochSecretStore, MAX_SECRETS, StoredSecret};
+use crate::keys::epoch_file::{EpochFileState, EpochSecretStore, MAX_SECRETS, StoredSecret};
 use crate::keys::writer_key::WriterKey;
 use crate::keys::{Owner, Prompt};
 use crate::repository::epoch::error::{CreateEpochError, Result};
@@ -129,13 +129,14 @@ fn self_test(recipient: &DataRecipient, identity: &DataIdentity, probe: &[u8]) -
 }
 
 /// Signs and stores an epoch. Saves the writer's secret first, then stores epoch.json and its
-/// copy and reads both back.
+/// copy and reads both back. `now` is the store's time, `seen` are the secrets that were kept before the decision to
+/// create one: if a shared keeper holds others, another run creates an epoch too, and this one gives up.
 pub async fn create_epoch(
     context: EpochContext<'_>,
     settings: &EpochSettings,
     previous_epochs: Vec<EpochId>,
     made: NewEpoch,
-    now: Timestamp,
+    (now, seen): (Timestamp, &[StoredSecret]),
 ) -> Result<(VerifiedEpoch, EpochSecret)> {
     let EpochContext { store, key, plan, keeper, .. } = context;
     if previous_epochs.contains(&made.id) {
@@ -165,25 +166,38 @@ pub async fn create_epoch(
         wraps: made.wraps,
     };
     let sealed = epoch.seal(&key.signing)?;
-    let new = StoredSecret { epoch: made.id, secret: made.secret.clone() };
-    let add = |mut held: Vec<StoredSecret>| {
-        held.retain(|held| held.epoch != new.epoch);
-        held.push(new.clone());
-        // Interrupted creations leave secrets of epochs that never existed; only the newest few are kept.
-        let surplus = held.len().saturating_sub(MAX_SECRETS);
-        held.split_off(surplus)
-    };
-    keeper.update(&add).await?;
+    let document = Some(sealed[1].hash());
+    let new = StoredSecret { epoch: made.id, secret: made.secret.clone(), document };
+    keep(keeper, new, seen).await?;
     kill_point("epoch.secret.kept");
     for object in &sealed {
         put(store, object).await?;
         kill_point("epoch.copy.stored");
     }
-    let [first, _] = &sealed;
+    let [_, first] = &sealed;
     let verified =
         Epoch::open(first.bytes().clone(), &epoch.path(), Some(key.repository), &key.own_signers())?;
     kill_point("epoch.born");
     Ok((verified, made.secret))
+}
+
+/// Adds the secret of a new epoch. Gives up if a shared keeper holds others than those that were `seen`.
+async fn keep(keeper: &dyn EpochSecretStore, new: StoredSecret, seen: &[StoredSecret]) -> Result<()> {
+    let add = |mut state: EpochFileState| {
+        let held = &mut state.secrets;
+        let known =
+            |one: &StoredSecret| one.epoch == new.epoch || seen.iter().any(|seen| seen.epoch == one.epoch);
+        if keeper.is_shared() && !held.iter().all(known) {
+            return None;
+        }
+        held.retain(|held| held.epoch != new.epoch);
+        held.push(new.clone());
+        // Interrupted creations leave secrets of epochs that never existed; only the newest few are kept.
+        let surplus = held.len().saturating_sub(MAX_SECRETS);
+        held.drain(..surplus);
+        Some(state)
+    };
+    Ok(keeper.update(&add).await?)
 }
 
 /// Stores an object and reads it back.
@@ -198,14 +212,16 @@ pub async fn put(store: &Arc<dyn Store>, object: &SealedObject) -> Result<()> {
 /// between its two puts, or a copy was lost since. Returns the repaired epochs.
 pub async fn restore_missing_copies(context: EpochContext<'_>, epochs: &Epochs) -> Result<Vec<EpochId>> {
     let mut mended = Vec::new();
-    for held in context.keeper.load().await?.unwrap_or_default() {
-        let Some(stored) = epochs.get(held.epoch) else { continue };
-        for copy in stored.epoch.copies() {
-            if epochs.missing.contains(copy.key()) {
-                put(context.store, &copy).await?;
-                mended.push(held.epoch);
-            }
+    for held in context.keeper.load().await?.unwrap_or_default().secrets {
+        let stored = epochs.get(held.epoch).filter(|stored| held.matches(&stored.epoch));
+        let Some(stored) = stored else { continue };
+        if !epochs.missing.iter().any(|missing| missing.epoch == held.epoch) {
+            continue;
         }
+        for copy in stored.epoch.copies(&context.key.signing)? {
+            put(context.store, &copy).await?;
+        }
+        mended.push(held.epoch);
     }
     Ok(mended)
 }

@@ -1,23 +1,26 @@
 //! The epoch that a run writes into: found in the store, or created.
 
 use crate::format::epoch::{EpochError, VerifiedEpoch};
-use crate::format::ids::{EpochId, NameId, RecipientId};
+use crate::format::ids::{EpochId, RecipientId};
 use crate::format::{derive::EpochSecret, layout, sign::Namespace, signers::Signers};
-use crate::keys::epoch_file::{EpochSecretStore, StoredSecret};
+use crate::keys::epoch_file::{EpochFileState, EpochSecretStore, StoredSecret};
 use crate::keys::{Owner, writer_key::WriterFileError};
 use crate::report::event::{Event, Reporter};
 use crate::report::text::plural;
 use crate::repository::epoch::error::{CreateEpochError, Result};
-use crate::repository::epoch::stored::{self, Epochs, OwnerChange, StoredEpoch};
+use crate::repository::epoch::owner_change::OwnerChange;
+use crate::repository::epoch::stored::{self, Epochs, StoredEpoch};
 use crate::repository::records::Records;
 use crate::runtime::kill_point;
-use crate::store::{StoreError, listing::folders};
+use crate::store::StoreError;
 use std::collections::HashSet;
+use std::time::Duration;
 
 use super::create::{EpochContext, EpochSettings, create_epoch, generate_keys, restore_missing_copies};
 
-/// The most plans of this writer that are counted.
-const MAX_PLANS: usize = 10_000;
+/// The number of times that a run looks again for an epoch whose secret is kept and that is not in the store.
+const BIRTH_CHECKS: usize = 3;
+const BIRTH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The reason for which an epoch was created.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,39 +63,40 @@ pub async fn prepare_run(
     records: &Records,
     reporter: &Reporter,
 ) -> Result<(Epochs, CurrentEpoch)> {
-    let EpochContext { store, key, plan, .. } = context;
+    let EpochContext { store, key, plan, keeper, .. } = context;
     let mut pinned = signers.clone();
     pinned.extend(key.own_signers());
     let list = || stored::list(store, key.writer, plan, Some(key.repository), &pinned, reporter);
+    // Before the listing: a secret that another run keeps meanwhile is not among these.
+    let held = keeper.load().await?.unwrap_or_default().secrets;
     let mut epochs = list().await?;
+    for _ in 0..BIRTH_CHECKS {
+        if !keeper.is_shared() || held.iter().all(|held| epochs.get(held.epoch).is_some()) {
+            break;
+        }
+        // Another run may be between keeping its secret and storing its epoch.
+        tokio::time::sleep(BIRTH_INTERVAL).await;
+        epochs = list().await?;
+    }
     for epoch in restore_missing_copies(context, &epochs).await? {
         reporter.warn(format!("epoch {epoch}"), "its creation was cut short; it is finished now");
         epochs = list().await?;
     }
-    let held = context.keeper.load().await?.unwrap_or_default();
-    for (object, error) in std::mem::take(&mut epochs.rejected) {
-        let lost = layout::parse_epoch(&object).filter(|epoch| epochs.get(*epoch).is_none());
-        let ours = held.iter().any(|held| Some(held.epoch) == lost);
-        if ours && !settings.new_epoch && !error.is_newer() {
-            return Err(CreateEpochError::Damaged(object.to_string(), Box::new(error)));
-        }
-        reporter.warn(object.to_string(), error.to_string());
-        epochs.rejected.push((object, error));
-    }
+    report_rejected(&mut epochs, settings, &held, reporter)?;
     if let Some(last) = held.last().filter(|_| held.iter().all(|held| epochs.get(held.epoch).is_none())) {
         reporter.warn(
             format!("epoch {}", last.epoch),
             "its secret is here, and the store does not have it: is this the right repository, and is it whole?",
         );
     }
-    let ready = find_or_create(context, settings, &epochs, records).await?;
+    let ready = choose(context, settings, &epochs, &held, records).await?;
     let unknown = ready.born.is_none() && has_unattested_wraps(context, &ready, signers).await?;
     if unknown {
         reporter.warn(
             format!("epoch {}", ready.epoch.epoch),
             "keys were added to it later, and no owner is pinned, so nobody here knows whose: taking \
              somebody out of the plan does not keep him out of this epoch. Pin the owners \
-             (writer.signersFile, --signers-file), or open a new epoch (--new-epoch)",
+             (writer.signersFile in the plan), or open a new epoch (--new-epoch)",
         );
     }
     for owner in ready.waiting.iter().filter(|_| !unknown) {
@@ -106,6 +110,26 @@ pub async fn prepare_run(
         epochs = list().await?;
     }
     Ok((epochs, ready))
+}
+
+/// Warns of epochs that do not count. Fails if one of them is this writer's own, and no new one is asked for.
+fn report_rejected(
+    epochs: &mut Epochs,
+    settings: &EpochSettings,
+    held: &[StoredSecret],
+    reporter: &Reporter,
+) -> Result<()> {
+    for (object, error) in std::mem::take(&mut epochs.rejected) {
+        let lost = layout::parse_epoch(&object).map(|(_, epoch)| epoch);
+        let lost = lost.filter(|epoch| epochs.get(*epoch).is_none());
+        let ours = held.iter().any(|held| Some(held.epoch) == lost);
+        if ours && !settings.new_epoch && !error.is_newer() {
+            return Err(CreateEpochError::Damaged(object.to_string(), Box::new(error)));
+        }
+        reporter.warn(object.to_string(), error.to_string());
+        epochs.rejected.push((object, error));
+    }
+    Ok(())
 }
 
 /// True if keys were added to an epoch later and no pinned key can sign a receipt for them.
@@ -127,6 +151,18 @@ pub async fn find_or_create(
     epochs: &Epochs,
     records: &Records,
 ) -> Result<CurrentEpoch> {
+    let held = context.keeper.load().await?.unwrap_or_default().secrets;
+    choose(context, settings, epochs, &held, records).await
+}
+
+/// As [`find_or_create`]. `held` are the secrets that were kept before `epochs` were listed.
+async fn choose(
+    context: EpochContext<'_>,
+    settings: &EpochSettings,
+    epochs: &Epochs,
+    held: &[StoredSecret],
+    records: &Records,
+) -> Result<CurrentEpoch> {
     if settings.owners.is_empty() {
         return Err(CreateEpochError::NoOwners);
     }
@@ -140,7 +176,6 @@ pub async fn find_or_create(
         return Err(CreateEpochError::Newer(key.to_string(), Box::new(format)));
     }
     let now = context.store.now().await?;
-    let held = context.keeper.load().await?.unwrap_or_default();
     let secret = |stored: &StoredEpoch| {
         held.iter().find(|held| held.matches(&stored.epoch)).map(|held| held.secret.clone())
     };
@@ -159,7 +194,7 @@ pub async fn find_or_create(
                 let keeper = context.keeper.describe();
                 let secret =
                     secret(stored).ok_or(CreateEpochError::SecretLost(stored.epoch.epoch, keeper))?;
-                let previous = before(epochs, stored.epoch.epoch, &held);
+                let previous = before(epochs, stored.epoch.epoch, held);
                 tracing::debug!(epoch = %stored.epoch.epoch, "epoch reused");
                 return Ok(CurrentEpoch {
                     epoch: stored.epoch.clone(),
@@ -175,8 +210,8 @@ pub async fn find_or_create(
     };
     check_owners(context, settings, epochs, records)?;
     let made = generate_keys(context.runtime, &settings.owners, &settings.prompt).await?;
-    let (epoch, secret) = create_epoch(context, settings, epochs.heads(), made, now).await?;
-    let previous = before(epochs, epoch.epoch, &held);
+    let (epoch, secret) = create_epoch(context, settings, epochs.heads(), made, (now, held)).await?;
+    let previous = before(epochs, epoch.epoch, held);
     tracing::debug!(epoch = %epoch.epoch, ?reason, "epoch created");
     let change = change_of_owners(context, settings, epochs, records);
     Ok(CurrentEpoch { epoch, secret, born: Some(reason), previous, waiting: Vec::new(), change })
@@ -248,9 +283,9 @@ async fn warn_of_new_epoch(
         reporter.event(Event::Warning { object, message, remedy });
     };
     if ready.born == Some(Reason::First) {
-        let here = folders(context.store, &format!("{}/", context.key.writer), MAX_PLANS).await?;
-        let plans = here.iter().filter_map(|folder| folder.parse::<NameId>().ok());
-        let others = plans.filter(|plan| *plan != context.plan).count() as u64;
+        let signers = context.key.own_signers();
+        let names = stored::names(context.store, context.key.writer, &signers, reporter).await?;
+        let others = names.plans().filter(|plan| *plan != context.plan).count() as u64;
         let mut message =
             "it is the first of this plan, and no owner has proved that they can open it".to_owned();
         if others > 0 {
@@ -286,7 +321,7 @@ pub async fn delete_closed_secrets(
     epoch: EpochId,
     epochs: &Epochs,
 ) -> Result<(), WriterFileError> {
-    let held = keeper.load().await?.unwrap_or_default();
+    let held = keeper.load().await?.unwrap_or_default().secrets;
     let over = |held: &StoredSecret| {
         let stored = epochs.get(held.epoch).is_some();
         held.epoch != epoch && stored && epochs.successors(held.epoch).next().is_some()
@@ -296,9 +331,9 @@ pub async fn delete_closed_secrets(
         return Ok(());
     }
     kill_point("epoch.secret.settling");
-    let forget = |mut held: Vec<StoredSecret>| {
-        held.retain(|held| !over.contains(&held.epoch));
-        held
+    let forget = |mut state: EpochFileState| {
+        state.secrets.retain(|held| !over.contains(&held.epoch));
+        Some(state)
     };
     keeper.update(&forget).await?;
     kill_point("epoch.secret.settled");

@@ -3,5 +3,6 @@
 pub mod create;
 pub mod current;
 pub mod error;
+pub mod owner_change;
 pub mod stored;
 pub mod wraps;

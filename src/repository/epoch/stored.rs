@@ -2,26 +2,28 @@
 //! (docs/format.md, "Life"). All times are by the store's clock.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 
 use crate::format::epoch::{CLOSING_GRACE, Epoch, EpochError, VerifiedEpoch};
-use crate::format::ids::{EpochId, NameId, RecipientId, RepositoryId, WriterId};
+use crate::format::ids::{EpochId, NameId, RepositoryId, WriterId};
 use crate::format::layout::{self, EpochPath, ObjectKey};
-use crate::format::sign::{MAX_DOCUMENT, PublicKey};
+use crate::format::sign::{MAX_DOCUMENT, Namespace, PublicKey};
 use crate::format::{signers::Signers, timestamp};
-use crate::keys::Owner;
 use crate::report::event::Reporter;
+use crate::repository::signed_listing::{SignedFolder, SignedObject, Unsigned};
 use crate::repository::{chain::Chain, records::Records};
 use crate::store::listing::{folders, list_all};
-use crate::store::operation::Operation;
-use crate::store::{ListedObject, Store, StoreError, StoreErrorKind};
+use crate::store::{Store, StoreError, StoreErrorKind};
 
-/// The most epochs of one plan that are read: monthly ones for centuries.
-pub const MAX_EPOCHS: usize = 4096;
+/// The most signed copies of a writer's epochs: those of a hundred plans, monthly, for a century.
+pub const MAX_COPIES: usize = 131_072;
+
+/// The most folders of a plan that are looked into though no signed key names their epoch: the copy of an
+/// epoch may be lost.
+pub const MAX_UNSIGNED_FOLDERS: usize = 100;
 
 const PARALLEL: usize = 8;
 
@@ -39,16 +41,64 @@ pub struct StoredEpoch {
 pub struct Epochs {
     /// The valid epochs, oldest first by (created, id).
     pub all: Vec<StoredEpoch>,
-    /// Objects that are not valid epochs, and the reasons. An epoch with one bad copy and one good
-    /// copy is in both lists.
+    /// Objects that are not valid epochs though a pinned key signed their key or snapshots beneath, and the
+    /// reasons. An epoch with one bad copy and one good copy is in both lists.
     pub rejected: Vec<(ObjectKey, EpochError)>,
     /// Copies that are missing while the other copy exists.
-    pub missing: Vec<ObjectKey>,
-    /// Epochs that have objects in the store, but neither copy of epoch.json.
+    pub missing: Vec<MissingCopy>,
+    /// Epochs that have signed snapshots in the store, but neither copy of epoch.json.
     pub gone: Vec<EpochId>,
+    /// Objects in the place of epochs that nobody signed.
+    pub unsigned: Unsigned,
 }
 
-/// Reads the epochs of a plan. Finds them by their copies and by their folders, reads both
+/// A copy of an epoch that is missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MissingCopy {
+    /// The epoch.
+    pub epoch: EpochId,
+    /// Its key, without the signature of the second copy.
+    pub place: String,
+}
+
+/// The second copies of a writer's epochs, by plan: a listing of signed keys.
+#[derive(Debug, Default)]
+pub struct EpochNames {
+    by_plan: BTreeMap<NameId, BTreeMap<EpochId, Vec<SignedObject>>>,
+    /// The other objects in their folder.
+    pub unsigned: Unsigned,
+}
+
+impl EpochNames {
+    /// Returns the plans that have a copy of an epoch.
+    pub fn plans(&self) -> impl Iterator<Item = NameId> + '_ {
+        self.by_plan.keys().copied()
+    }
+}
+
+/// Lists the second copies of a writer's epochs. Fails if the store cannot be read, or has too many of them.
+pub async fn names(
+    store: &Arc<dyn Store>,
+    writer: WriterId,
+    signers: &Signers,
+    reporter: &Reporter,
+) -> Result<EpochNames, StoreError> {
+    let prefix = layout::epochs_prefix(writer);
+    let folder = SignedFolder { store, prefix: &prefix, writer, signers, reporter };
+    let (signed, unsigned) = folder.list(|_| Some(Namespace::Epoch), MAX_COPIES).await?;
+    let mut names = EpochNames { unsigned, ..EpochNames::default() };
+    for object in signed {
+        match layout::parse_epoch(&object.entry.key) {
+            Some((plan, epoch)) => {
+                names.by_plan.entry(plan).or_default().entry(epoch).or_default().push(object);
+            }
+            None => names.unsigned.add(object.entry.key),
+        }
+    }
+    Ok(names)
+}
+
+/// Reads the epochs of a plan, found by the signed keys of their copies and by their folders. Reads both
 /// copies of each, and takes the first valid one. So the loss of one copy loses nothing.
 pub async fn list(
     store: &Arc<dyn Store>,
@@ -58,70 +108,173 @@ pub async fn list(
     signers: &Signers,
     reporter: &Reporter,
 ) -> Result<Epochs, StoreError> {
-    let found = find(store, writer, plan, reporter).await?;
-    let mut epochs = Epochs::default();
-    let mut read = stream::iter(found)
-        .map(|(epoch, copied)| async move {
-            let path = EpochPath { writer, plan, epoch };
-            let copy = layout::epoch_copy(writer, plan, epoch);
-            let (first, second) = futures::join!(get(store, path.epoch_json()), get(store, copy.clone()));
-            let born = match copied {
-                Some(at) => Ok(Some(at)),
-                None => modified(store, &path).await,
-            };
-            (path, born, [(path.epoch_json(), first), (copy, second)])
-        })
-        .buffered(PARALLEL);
-    while let Some((path, born, copies)) = read.next().await {
-        let mut found = None;
-        let mut missing = Vec::new();
-        for (key, bytes) in copies {
-            let Some(bytes) = bytes? else {
-                missing.push(key);
-                continue;
-            };
-            match bytes.and_then(|bytes| Epoch::open(bytes, &path, repository, signers)) {
-                Ok(epoch) => found = found.or(Some(epoch)),
-                Err(error) => epochs.rejected.push((key, error)),
-            }
-        }
-        // An interrupted creation or a prune can leave a folder without either copy.
-        if missing.len() < 2 {
-            epochs.missing.append(&mut missing);
-        } else {
-            epochs.gone.push(path.epoch);
-        }
-        if let (Some(epoch), Some(born)) = (found, born?) {
-            epochs.all.push(StoredEpoch { epoch, born });
-        }
-    }
-    epochs.all.sort_by_key(|stored| (stored.epoch.created, stored.epoch.epoch));
-    Ok(epochs)
+    let names = names(store, writer, signers, reporter).await?;
+    EpochReader { store, writer, plan, repository, signers, reporter }.read(&names).await
 }
 
-/// Returns the ids of all epochs, each with the time at which its copy was stored, if there is one.
-async fn find(
-    store: &Arc<dyn Store>,
-    writer: WriterId,
-    plan: NameId,
-    reporter: &Reporter,
-) -> Result<BTreeMap<EpochId, Option<Timestamp>>, StoreError> {
-    let prefix = layout::epochs_prefix(writer, plan);
-    let entries: Vec<ListedObject> =
-        list_all(store.clone(), prefix.clone(), reporter.clone()).take(MAX_EPOCHS + 1).try_collect().await?;
-    let folders = folders(store, &layout::plan_prefix(writer, plan), MAX_EPOCHS + 2).await?;
-    let mut found: BTreeMap<EpochId, Option<Timestamp>> =
-        folders.iter().filter_map(|id| Some((id.parse().ok()?, None))).collect();
-    // A name that is not an epoch's belongs to a foreign object.
-    found.extend(entries.iter().filter_map(|entry| {
-        let id = entry.key.as_str()[prefix.len()..].strip_suffix(".json")?.parse().ok()?;
-        Some((id, Some(entry.modified)))
-    }));
-    if found.len() > MAX_EPOCHS {
-        let kind = StoreErrorKind::Protocol(format!("more than {MAX_EPOCHS} epochs of one plan"));
-        return Err(StoreError::new(Operation::List, prefix, store.describe(), kind));
+/// The plan whose epochs are read, and the pinned keys.
+#[derive(Debug, Clone, Copy)]
+pub struct EpochReader<'a> {
+    /// The store.
+    pub store: &'a Arc<dyn Store>,
+    /// The writer.
+    pub writer: WriterId,
+    /// The plan.
+    pub plan: NameId,
+    /// The repository, if it is known.
+    pub repository: Option<RepositoryId>,
+    /// The pinned keys.
+    pub signers: &'a Signers,
+    /// The reporter of keys that no repository has.
+    pub reporter: &'a Reporter,
+}
+
+/// The bytes of one copy of an epoch, if it is there.
+type Read = Option<Result<bytes::Bytes, EpochError>>;
+
+/// One epoch of a plan, as it was found.
+struct Found<'a> {
+    path: EpochPath,
+    /// The keys of its copies that are signed; none if only its folder was found.
+    copies: &'a [SignedObject],
+}
+
+impl EpochReader<'_> {
+    /// Reads the epochs as [`list`] does.
+    pub async fn read(&self, names: &EpochNames) -> Result<Epochs, StoreError> {
+        let mut epochs = Epochs::default();
+        let none = BTreeMap::new();
+        let copied = names.by_plan.get(&self.plan).unwrap_or(&none);
+        let path = |epoch| EpochPath { writer: self.writer, plan: self.plan, epoch };
+        let mut found: Vec<Found<'_>> =
+            copied.iter().map(|(epoch, copies)| Found { path: path(*epoch), copies }).collect();
+        let most = copied.len() + MAX_UNSIGNED_FOLDERS;
+        let folders = folders(self.store, &layout::plan_prefix(self.writer, self.plan), most).await?;
+        let ids = folders.names.iter().filter_map(|name| name.parse::<EpochId>().ok());
+        let unknown = ids.filter(|id| !copied.contains_key(id));
+        found.extend(unknown.map(|epoch| Found { path: path(epoch), copies: &[] }));
+        if !folders.complete {
+            epochs.unsigned.more_folders = true;
+        }
+        let mut read = stream::iter(found)
+            .map(|found| async move {
+                let (first, copy) = (found.path.epoch_json(), found.copies.first());
+                let copy = async {
+                    match copy {
+                        Some(copy) => self.get(&copy.entry.key).await,
+                        None => Ok(None),
+                    }
+                };
+                let (first, copy) = futures::join!(self.get(&first), copy);
+                (found, first, copy)
+            })
+            .buffered(PARALLEL);
+        while let Some((found, first, copy)) = read.next().await {
+            self.take(&mut epochs, found, first?, copy?).await?;
+        }
+        drop(read);
+        epochs.all.sort_by_key(|stored| (stored.epoch.created, stored.epoch.epoch));
+        Ok(epochs)
     }
-    Ok(found)
+
+    /// Opens a copy of an epoch, whose content must be the one that its key names, if it names one.
+    fn open(
+        &self,
+        bytes: bytes::Bytes,
+        path: &EpochPath,
+        key: &ObjectKey,
+    ) -> Result<VerifiedEpoch, EpochError> {
+        let epoch = Epoch::open(bytes, path, self.repository, self.signers)?;
+        match layout::split_signature(key) {
+            Some(parts) if parts.hash != epoch.hash() => {
+                let what = "its content is not the one that its key names";
+                Err(EpochError::Field { object: key.to_string(), what })
+            }
+            _ => Ok(epoch),
+        }
+    }
+
+    /// Adds an epoch whose copies were read.
+    async fn take(
+        &self,
+        epochs: &mut Epochs,
+        found: Found<'_>,
+        first: Read,
+        copy: Read,
+    ) -> Result<(), StoreError> {
+        let Found { path, copies } = found;
+        let first_key = path.epoch_json();
+        let copy_place = copies.first().map(|copy| copy.entry.key.clone());
+        let (mut valid, mut rejected, mut absent) = (None, Vec::new(), Vec::new());
+        for (key, read) in [(Some(first_key.clone()), first), (copy_place.clone(), copy)] {
+            match (key, read) {
+                (Some(key), Some(read)) => match read.and_then(|bytes| self.open(bytes, &path, &key)) {
+                    Ok(epoch)
+                        if valid
+                            .as_ref()
+                            .is_some_and(|first: &VerifiedEpoch| first.hash() != epoch.hash()) =>
+                    {
+                        let what = "it is signed, and differs from epoch.json: one of them was replaced";
+                        rejected.push((key.clone(), EpochError::Field { object: key.to_string(), what }));
+                    }
+                    Ok(epoch) => valid = valid.or(Some(epoch)),
+                    Err(error) => rejected.push((key, error)),
+                },
+                (key, _) => absent.push(key),
+            }
+        }
+        if let Some(epoch) = valid {
+            let copy = || layout::epoch_copy(&path, epoch.hash()).as_str().to_owned();
+            let place = |key: Option<ObjectKey>| key.map_or_else(copy, |key| key.to_string());
+            let missing = |key| MissingCopy { epoch: path.epoch, place: place(key) };
+            epochs.missing.extend(absent.into_iter().map(missing));
+            let born = match copies.first() {
+                Some(copy) => Some(copy.entry.modified),
+                None => modified(self.store, &path).await?,
+            };
+            epochs.rejected.append(&mut rejected);
+            epochs.all.extend(born.map(|born| StoredEpoch { epoch, born }));
+            return Ok(());
+        }
+        let newer = rejected.iter().any(|(_, error)| error.is_newer());
+        // A folder that nothing signed belongs to is anybody's.
+        if copies.is_empty() && !newer && !self.has_signed_snapshots(&path).await? {
+            epochs.unsigned.add(first_key);
+        } else if rejected.is_empty() {
+            epochs.gone.push(path.epoch);
+        } else {
+            epochs.rejected.append(&mut rejected);
+        }
+        Ok(())
+    }
+
+    async fn has_signed_snapshots(&self, path: &EpochPath) -> Result<bool, StoreError> {
+        let prefix = path.snapshots_prefix();
+        let principal = self.writer.to_string();
+        let signed =
+            |key: &ObjectKey| self.signers.signed_hash(&principal, Namespace::Manifest, key).is_some();
+        let mut listing = list_all(self.store.clone(), prefix, self.reporter.clone());
+        while let Some(entry) = listing.try_next().await? {
+            if signed(&entry.key) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Reads a document; none if it is missing. A document that is too long is replaced by one
+    /// byte that does not parse, so that it is rejected.
+    async fn get(&self, key: &ObjectKey) -> Result<Read, StoreError> {
+        match self.store.get(key, MAX_DOCUMENT).await {
+            Ok(bytes) => Ok(Some(Ok(bytes))),
+            Err(error) => match error.kind {
+                StoreErrorKind::NotFound => Ok(None),
+                StoreErrorKind::TooLarge { .. } => Ok(Some(Ok(bytes::Bytes::from_static(b"?")))),
+                StoreErrorKind::NotAFile => Ok(Some(Err(EpochError::NotAFile { object: key.to_string() }))),
+                _ => Err(error),
+            },
+        }
+    }
 }
 
 /// Returns the time at which the store received epoch.json: the first key of a listing that
@@ -133,30 +286,13 @@ async fn modified(store: &Arc<dyn Store>, path: &EpochPath) -> Result<Option<Tim
     Ok(entry.map(|entry| entry.modified))
 }
 
-/// Reads a document; none if it is missing. A document that is too long is replaced by one
-/// byte that does not parse, so that it is rejected.
-async fn get(
-    store: &Arc<dyn Store>,
-    key: ObjectKey,
-) -> Result<Option<Result<bytes::Bytes, EpochError>>, StoreError> {
-    match store.get(&key, MAX_DOCUMENT).await {
-        Ok(bytes) => Ok(Some(Ok(bytes))),
-        Err(error) => match error.kind {
-            StoreErrorKind::NotFound => Ok(None),
-            StoreErrorKind::TooLarge { .. } => Ok(Some(Ok(bytes::Bytes::from_static(b"?")))),
-            StoreErrorKind::NotAFile => Ok(Some(Err(EpochError::NotAFile { object: key.to_string() }))),
-            _ => Err(error),
-        },
-    }
-}
-
 impl Epochs {
     /// Rejects epochs by signing keys that owners have cut off, unless a valid snapshot refers to them.
     pub fn cut_off(&mut self, records: &Records, chain: &Chain) {
         let lost = |stored: &StoredEpoch| {
             let id = stored.epoch.epoch;
             records.cut_offs(stored.epoch.key()).next().is_some()
-                && !chain.iter().any(|snapshot| snapshot.envelope().epochs.contains(&id))
+                && !chain.iter().any(|snapshot| snapshot.envelope().epoch == id)
         };
         let (stolen, kept) = std::mem::take(&mut self.all).into_iter().partition(lost);
         self.all = kept;
@@ -198,6 +334,15 @@ impl Epochs {
         timestamp::add_seconds(self.starts_until(stored), stored.epoch.max_run_seconds)
     }
 
+    /// Returns the time after which no manifest in an epoch should have been stored. None if the epoch is unknown, or
+    /// its own documents were stored later: then the store was copied since, and its times say nothing.
+    #[must_use]
+    pub fn deadline(&self, epoch: EpochId) -> Option<Timestamp> {
+        let stored = self.get(epoch)?;
+        let until = self.commits_until(stored);
+        (stored.born <= until).then_some(until)
+    }
+
     /// Returns the time from which an epoch is closed and prune may delete in it.
     #[must_use]
     pub fn closed_from(&self, stored: &StoredEpoch) -> Timestamp {
@@ -221,48 +366,5 @@ impl Epochs {
     /// Returns the epochs that only a newer kbak can read.
     pub fn newer(&self) -> impl Iterator<Item = &(ObjectKey, EpochError)> {
         self.rejected.iter().filter(|(_, error)| error.is_newer())
-    }
-}
-
-/// The difference between the owners of a plan and those of an epoch.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct OwnerChange {
-    /// People who can decrypt the epoch but are no longer owners of the plan: they force a new epoch.
-    pub removed: Vec<RecipientId>,
-    /// Owners of the plan who cannot decrypt the epoch yet. An owner runs `keys add`, or the next
-    /// epoch includes them.
-    pub added: Vec<Owner>,
-}
-
-impl fmt::Display for OwnerChange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let added: Vec<String> = self.added.iter().map(Owner::name).collect();
-        let removed: Vec<String> = self.removed.iter().map(RecipientId::short).collect();
-        match (added.is_empty(), removed.is_empty()) {
-            (_, true) => write!(f, "{} added", added.join(", ")),
-            (true, false) => write!(f, "{} removed", removed.join(", ")),
-            (false, false) => write!(f, "{} added, {} removed", added.join(", "), removed.join(", ")),
-        }
-    }
-}
-
-impl OwnerChange {
-    /// True if the owners are the same.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.removed.is_empty() && self.added.is_empty()
-    }
-
-    /// Compares the owners. `later` are those who were added after the epoch's creation, according
-    /// to receipts.
-    #[must_use]
-    pub fn between(epoch: &Epoch, later: &[RecipientId], owners: &[Owner]) -> Self {
-        let has = |id: RecipientId| owners.iter().any(|owner| owner.recipient.id() == id);
-        let inline = epoch.wraps.iter().map(|wrap| wrap.recipient);
-        let mut can: Vec<_> = inline.chain(later.iter().copied()).collect();
-        can.sort_unstable();
-        can.dedup();
-        let added = owners.iter().filter(|owner| !can.contains(&owner.recipient.id())).cloned().collect();
-        Self { removed: can.into_iter().filter(|id| !has(*id)).collect(), added }
     }
 }

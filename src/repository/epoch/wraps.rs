@@ -45,24 +45,32 @@ pub enum KeysError {
     },
 }
 
-/// Reads the wraps that were added to an epoch later, with their names. Skips those with a
-/// wrong name or size; a wrap is verified when it is opened.
+/// Reads the wraps that were added to an epoch later, with their names: first those that signed receipts name,
+/// so that rubbish cannot lock an owner out. Skips those with a wrong name or size; a wrap is verified when it
+/// is opened.
 pub async fn later_wraps(
     store: &Arc<dyn Store>,
     path: &EpochPath,
+    attested: &[ObjectHash],
     reporter: &Reporter,
 ) -> Result<Vec<(ObjectHash, Bytes)>, StoreError> {
     let prefix = path.keys_prefix();
+    let mut wraps = Vec::new();
+    for hash in attested.iter().take(MAX_LATER) {
+        if let Fetched::Valid(bytes) = fetched::get(store, &path.wrap(*hash), *hash, MAX_WRAP).await? {
+            wraps.push((*hash, bytes));
+        }
+    }
     let mut entries: Vec<_> =
         list_all(store.clone(), prefix.clone(), reporter.clone()).take(MAX_LATER + 1).try_collect().await?;
     if entries.len() > MAX_LATER {
         reporter.warn(prefix.clone(), format!("more than {MAX_LATER} keys: the rest is not tried"));
         entries.truncate(MAX_LATER);
     }
-    let mut wraps = Vec::new();
     for entry in entries {
         let name = entry.key.as_str()[prefix.len()..].strip_suffix(".age");
-        let Some(hash) = name.and_then(|name| name.parse::<ObjectHash>().ok()) else { continue };
+        let hash = name.and_then(|name| name.parse::<ObjectHash>().ok());
+        let Some(hash) = hash.filter(|hash| !attested.contains(hash)) else { continue };
         match fetched::get(store, &entry.key, hash, MAX_WRAP).await? {
             Fetched::Valid(bytes) => wraps.push((hash, bytes)),
             Fetched::Corrupt => {
@@ -75,12 +83,13 @@ pub async fn later_wraps(
 }
 
 /// Opens the keys of an epoch with the owners' identities. Tries the wraps of epoch.json
-/// first, and those added later only if none fits.
+/// first, and those added later only if none fits: first the `attested` ones, which signed receipts name.
 pub async fn open(
     store: &Arc<dyn Store>,
     runtime: &Runtime,
     epoch: &VerifiedEpoch,
     identities: &[Arc<Identity>],
+    attested: &[ObjectHash],
     reporter: &Reporter,
 ) -> Result<(EpochKeys, OpenedWrap), KeysError> {
     let try_with = |later: Vec<(ObjectHash, Bytes)>| {
@@ -91,7 +100,7 @@ pub async fn open(
         Ok(opened) => return Ok(opened),
         Err(error) => error,
     };
-    let later = later_wraps(store, &epoch.path(), reporter).await?;
+    let later = later_wraps(store, &epoch.path(), attested, reporter).await?;
     let source = match later.is_empty() {
         true => error,
         false => match try_with(later).await {
@@ -143,13 +152,16 @@ pub struct KeyContext<'a> {
 pub async fn check(
     context: KeyContext<'_>,
     epochs: &Epochs,
+    records: &Records,
     identities: &[Arc<Identity>],
 ) -> Result<Vec<Checked>> {
     let mut rows = Vec::new();
     for stored in &epochs.all {
+        let attested = records.attested_wraps(stored.epoch.plan, stored.epoch.epoch);
         for identity in identities {
             let one = std::slice::from_ref(identity);
-            let opened = open(context.store, context.runtime, &stored.epoch, one, context.reporter).await;
+            let (store, runtime, reporter) = (context.store, context.runtime, context.reporter);
+            let opened = open(store, runtime, &stored.epoch, one, &attested, reporter).await;
             let opened = match opened {
                 Err(KeysError::Store(error)) => return Err(error.into()),
                 other => other.map(|(_, via)| via),
@@ -200,11 +212,12 @@ pub async fn add(
     let mut rows = Vec::new();
     let id = new.recipient.id();
     for StoredEpoch { epoch, .. } in &epochs.all {
-        let later = records.added(epoch.plan, epoch.epoch);
-        if epoch.wrap(id).is_some() || later.iter().any(|(owner, _)| *owner == id) {
+        if epoch.wrap(id).is_some() || has_wrap(context.store, epoch, records, id).await? {
             continue;
         }
-        let keys = match open(context.store, context.runtime, epoch, identities, context.reporter).await {
+        let attested = records.attested_wraps(epoch.plan, epoch.epoch);
+        let (store, runtime, reporter) = (context.store, context.runtime, context.reporter);
+        let keys = match open(store, runtime, epoch, identities, &attested, reporter).await {
             Ok((keys, _)) => keys,
             Err(KeysError::Store(error)) => return Err(error.into()),
             Err(error) => {
@@ -231,6 +244,22 @@ pub async fn add(
         rows.push(Added { epoch: epoch.epoch, wrap: Ok(sealed.hash()), receipt });
     }
     Ok(rows)
+}
+
+/// True if a wrap that a receipt names for this owner is in the store as it was put.
+async fn has_wrap(
+    store: &Arc<dyn Store>,
+    epoch: &VerifiedEpoch,
+    records: &Records,
+    owner: RecipientId,
+) -> Result<bool> {
+    for (added, wrap) in records.added(epoch.plan, epoch.epoch) {
+        let key = epoch.path().wrap(wrap);
+        if added == owner && matches!(fetched::get(store, &key, wrap, MAX_WRAP).await?, Fetched::Valid(_)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Signs and stores a receipt for a recipient or a wrap. If the key is not pinned for receipts it only warns,

@@ -1,13 +1,14 @@
 //! Snapshots in the store that cannot be read, and the errors for requests that they affect. A
 //! damaged store is never taken for one that holds fewer snapshots.
 
-use futures::TryStreamExt as _;
-
 use super::reader::{RepositoryReader, SnapshotSelector, StoredPlan, UnreadableSnapshots};
 use crate::format::layout::{self, EpochPath, ObjectKey};
+use crate::format::manifest::ManifestError;
+use crate::format::sign::Namespace;
 use crate::report::text::plural;
-use crate::repository::{chain::Snapshot, error::RepositoryError};
-use crate::store::{StoreError, listing::list_all};
+use crate::repository::chain::{MAX_SNAPSHOTS, Snapshot};
+use crate::repository::{error::RepositoryError, signed_listing::SignedFolder};
+use crate::store::StoreError;
 
 impl RepositoryReader {
     /// Finds the snapshots under lost epochs.
@@ -15,13 +16,11 @@ impl RepositoryReader {
         let mut all = Vec::new();
         for epoch in plan.lost_epochs() {
             let place = EpochPath { writer: plan.writer, plan: plan.plan, epoch }.snapshots_prefix();
-            let (mut count, mut newest) = (0, 0);
-            let mut read = list_all(self.store.clone(), place.clone(), self.reporter.clone());
-            while let Some(entry) = read.try_next().await? {
-                let Some(seq) = number(&entry.key) else { continue };
-                count += 1;
-                newest = seq.max(newest);
-            }
+            let (store, signers, reporter) = (&self.store, &self.signers, &self.reporter);
+            let folder = SignedFolder { store, prefix: &place, writer: plan.writer, signers, reporter };
+            let (signed, _) = folder.list(|_| Some(Namespace::Manifest), MAX_SNAPSHOTS).await?;
+            let numbers: Vec<u64> = signed.iter().filter_map(|object| number(&object.entry.key)).collect();
+            let (count, newest) = (numbers.len() as u64, numbers.into_iter().max().unwrap_or(0));
             if count > 0 {
                 all.push(UnreadableSnapshots { epoch, place, count, newest });
             }
@@ -49,6 +48,13 @@ impl RepositoryReader {
         if let Some((object, error)) = plans.iter().flat_map(|plan| &plan.chain.rejected).next() {
             return RepositoryError::NotSigned { snapshot, rejected: shown(object, error) };
         }
+        let unsigned = plans.iter().flat_map(|plan| [&plan.chain.unsigned, &plan.epochs.unsigned]);
+        if let Some(object) = unsigned.filter_map(|unsigned| unsigned.first.as_ref()).next()
+            && plans.iter().all(|plan| plan.chain.is_empty())
+        {
+            let why = "no pinned key signed it".to_owned();
+            return RepositoryError::NotSigned { snapshot, rejected: (object.to_string(), why) };
+        }
         let store = self.store.describe();
         if plans.iter().any(|plan| !plan.hidden.is_empty()) {
             let message = format!("no snapshot {snapshot} in {store}");
@@ -73,13 +79,19 @@ impl StoredPlan {
     pub fn newer_damage(&self, snapshot: &Snapshot) -> Vec<(String, String)> {
         let seq = snapshot.envelope().seq;
         let newer = |key: &ObjectKey| number(key).is_some_and(|named| named > seq);
-        let manifests = self.chain.rejected.iter().filter(|(key, _)| newer(key));
+        // A revoked key's snapshots are known to be no good, and must not block those that are.
+        let counts = |error: &ManifestError| !matches!(error, ManifestError::Revoked);
+        let manifests = self.chain.rejected.iter().filter(|(key, error)| newer(key) && counts(error));
         let manifests = manifests.map(|(key, error)| (key.to_string(), error.to_string()));
         let hidden = self.hidden.iter().filter(|hidden| hidden.newest > seq).map(|hidden| {
             let why = "its epoch is gone or does not count, and its snapshots with it";
             (hidden.place.clone(), why.to_owned())
         });
-        manifests.chain(hidden).collect()
+        let late = self.chain.late.iter().filter(|late| late.envelope().seq > seq).map(|late| {
+            let why = format!("it was stored at {}, after the end of its epoch", late.stored);
+            (late.key.to_string(), why)
+        });
+        manifests.chain(hidden).chain(late).collect()
     }
 }
 

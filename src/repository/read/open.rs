@@ -1,29 +1,31 @@
 //! A repository as a reader sees it: the marker, the pinned writers, their plans, and the
 //! epochs, records and chain of each. Only data signed by a pinned key is trusted.
 
-use super::reader::{RepositoryReader, SnapshotSelector, StoredPlan};
+use super::reader::{RepositoryReader, SnapshotSelector, StoredPlan, WriterPlans};
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::format::ids::{EpochId, NameId, ObjectHash, WriterId};
-use crate::format::layout::{self, EpochPath};
+use crate::format::layout;
 use crate::format::marker::{MARKER, WrongMarker};
 use crate::format::sign::Namespace;
 use crate::keys::Identity;
 use crate::repository::chain::{self, ChainFault, Snapshot};
+use crate::repository::epoch::stored::{self, EpochReader};
 use crate::repository::fetched::{self, Fetched};
 use crate::repository::read::snapshot::OpenSnapshot;
 use crate::repository::records::{self, Records};
-use crate::repository::{epoch::stored, epoch::wraps, error::RepositoryError, read::damage};
+use crate::repository::signed_listing::Unsigned;
+use crate::repository::{epoch::wraps, error::RepositoryError, read::damage};
 use crate::store::listing::folders;
 use crate::store::{Store, StoreError};
 
 type Result<T, E = RepositoryError> = std::result::Result<T, E>;
 
-/// The most plans of one writer that are listed.
-const MAX_PLANS: usize = 10_000;
+/// The most folders that are looked into for a plan or a writer that no signed key names.
+const MAX_FOLDERS: usize = 100;
 
 /// Reads the marker of a repository. Fails if the store cannot be read.
 pub async fn read_marker(store: &Arc<dyn Store>) -> Result<Fetched<Bytes>, StoreError> {
@@ -65,7 +67,7 @@ impl RepositoryReader {
     /// True if the store has a folder of a pinned writer.
     pub async fn has_pinned_writer(&self) -> Result<bool, StoreError> {
         for writer in self.writers() {
-            if !folders(&self.store, &format!("{writer}/"), MAX_PLANS).await?.is_empty() {
+            if !folders(&self.store, &format!("{writer}/"), 1).await?.names.is_empty() {
                 return Ok(true);
             }
         }
@@ -85,24 +87,30 @@ impl RepositoryReader {
     pub async fn plans(&self, which: &SnapshotSelector) -> Result<Vec<StoredPlan>> {
         self.check_marker().await?;
         let mut plans = Vec::new();
-        let mut records: Option<(WriterId, Records)> = None;
-        for (writer, plan) in self.plan_ids(which).await? {
-            // The plans are sorted by writer, so each writer's records are read once.
-            let known = match records.take() {
-                Some((of, known)) if of == writer => known,
-                _ => self.records(writer).await?,
-            };
-            let plan = self.plan(writer, plan, &known).await?;
-            self.warn_of_lost(&plan);
-            plans.push(plan);
-            records = Some((writer, known));
+        for found in self.find_plans(which).await? {
+            let records = self.records(found.writer).await?;
+            self.warn_of_unsigned(&found.names.unsigned);
+            self.warn_of_unsigned(&records.unsigned);
+            for plan in &found.plans {
+                let plan = self.plan(&found, *plan, &records).await?;
+                self.warn_of_lost(&plan);
+                self.warn_of_unsigned(&plan.epochs.unsigned);
+                self.warn_of_unsigned(&plan.chain.unsigned);
+                plans.push(plan);
+            }
         }
         Ok(plans)
     }
 
+    fn warn_of_unsigned(&self, unsigned: &Unsigned) {
+        if let Some(what) = unsigned.describe() {
+            self.reporter.warn(self.store.describe(), format!("{what}: ignored"));
+        }
+    }
+
     /// Fails if the store holds folders of writers but none of a pinned one: it is not an empty store.
     async fn check_not_foreign(&self) -> Result<()> {
-        let folders = folders(&self.store, "", MAX_PLANS).await?;
+        let folders = folders(&self.store, "", MAX_FOLDERS).await?.names;
         let writers: Vec<WriterId> = folders.iter().filter_map(|folder| folder.parse().ok()).collect();
         let pinned = self.writers();
         if writers.is_empty() || writers.iter().any(|writer| pinned.contains(writer)) {
@@ -111,45 +119,51 @@ impl RepositoryReader {
         Err(RepositoryError::OtherWriters { store: self.store.describe(), found: writers, pinned })
     }
 
-    /// Returns the ids of the plans that `which` selects; none if pinned writers have stored nothing. Fails
+    /// Returns the plans that `which` selects, by writer; none if pinned writers have stored nothing. Fails
     /// if no writer is pinned, only other writers have stored data, or no plan matches `which`.
-    pub async fn plan_ids(&self, which: &SnapshotSelector) -> Result<Vec<(WriterId, NameId)>> {
+    pub async fn find_plans(&self, which: &SnapshotSelector) -> Result<Vec<WriterPlans>> {
         let writers = self.writers();
         if writers.is_empty() {
             return Err(RepositoryError::NoSigner);
         }
         let wanted =
             |id: String, digits: &Option<String>| digits.as_ref().is_none_or(|d| id.starts_with(d.as_str()));
-        let mut plans = Vec::new();
-        for writer in writers {
-            if !wanted(writer.to_string(), &which.writer) {
-                continue;
-            }
-            let ids = folders(&self.store, &format!("{writer}/"), MAX_PLANS).await?;
-            for plan in ids.iter().filter_map(|id| id.parse::<NameId>().ok()) {
-                if wanted(plan.to_string(), &which.plan) {
-                    plans.push((writer, plan));
-                }
-            }
+        let mut all = Vec::new();
+        for writer in writers.into_iter().filter(|writer| wanted(writer.to_string(), &which.writer)) {
+            let mut names = stored::names(&self.store, writer, &self.signers, &self.reporter).await?;
+            let mut plans: BTreeSet<NameId> = names.plans().collect();
+            // Every copy of a plan's epochs may be lost.
+            let most = plans.len() + MAX_FOLDERS;
+            let folders = folders(&self.store, &format!("{writer}/"), most).await?;
+            plans.extend(folders.names.iter().filter_map(|id| id.parse::<NameId>().ok()));
+            names.unsigned.more_folders |= !folders.complete;
+            plans.retain(|plan| wanted(plan.to_string(), &which.plan));
+            all.push(WriterPlans { writer, names, plans });
         }
-        if plans.is_empty() {
+        if all.iter().all(|found| found.plans.is_empty()) {
             self.check_not_foreign().await?;
             if which.writer.is_some() || which.plan.is_some() {
                 let (writer, plan) = (which.writer.clone(), which.plan.clone());
                 return Err(RepositoryError::NoPlan { store: self.store.describe(), writer, plan });
             }
         }
-        Ok(plans)
+        Ok(all)
     }
 
     /// Reads one plan. Rejects data by keys that the writer's `records` cut off.
-    pub async fn plan(&self, writer: WriterId, plan: NameId, records: &Records) -> Result<StoredPlan> {
-        let mut epochs = stored::list(&self.store, writer, plan, None, &self.signers, &self.reporter).await?;
+    pub async fn plan(&self, of: &WriterPlans, plan: NameId, records: &Records) -> Result<StoredPlan> {
+        let writer = of.writer;
+        let (store, signers, reporter) = (&self.store, &self.signers, &self.reporter);
+        let reader = EpochReader { store, writer, plan, repository: None, signers, reporter };
+        let mut epochs = reader.read(&of.names).await?;
         let ids = epochs.all.iter().map(|stored| stored.epoch.epoch);
         let mut chain = chain::read(&self.store, writer, plan, ids, &self.signers, &self.reporter).await?;
         chain.cut_off(records);
         epochs.cut_off(records, &chain);
-        let mut view = StoredPlan { writer, plan, epochs, chain, hidden: Vec::new() };
+        chain.set_aside_late(|epoch| epochs.deadline(epoch), &[]);
+        let ids = epochs.all.iter().map(|stored| stored.epoch.epoch);
+        let attested = ids.map(|id| (id, records.attested_wraps(plan, id))).collect();
+        let mut view = StoredPlan { writer, plan, epochs, chain, hidden: Vec::new(), attested };
         view.hidden = self.hidden(&view).await?;
         Ok(view)
     }
@@ -190,6 +204,10 @@ impl RepositoryReader {
             self.reporter
                 .warn(object.to_string(), format!("this is no snapshot of a pinned writer: {error}"));
         }
+        for late in &plan.chain.late {
+            let what = format!("this snapshot was stored at {}, after the end of its epoch", late.stored);
+            self.reporter.warn(late.key.to_string(), what);
+        }
     }
 
     /// Opens a snapshot with the owners' identities. `memory` is the readers' limit in bytes.
@@ -200,19 +218,16 @@ impl RepositoryReader {
         identities: &[Arc<Identity>],
         memory: u64,
     ) -> Result<OpenSnapshot> {
-        let mut opened = Vec::new();
-        for id in &snapshot.envelope().epochs {
-            let Some(stored) = plan.epochs.get(*id) else {
-                let key = EpochPath { writer: plan.writer, plan: plan.plan, epoch: *id }.epoch_json();
-                return Err(RepositoryError::EpochGone(key.to_string()));
-            };
-            let (keys, _) =
-                wraps::open(&self.store, &self.runtime, &stored.epoch, identities, &self.reporter).await?;
-            opened.push((stored.epoch.clone(), keys));
-        }
+        let Some(stored) = plan.epochs.get(snapshot.envelope().epoch) else {
+            return Err(RepositoryError::EpochGone(snapshot.envelope().path().epoch_json().to_string()));
+        };
+        let attested = plan.attested_wraps(stored.epoch.epoch);
+        let (keys, _) =
+            wraps::open(&self.store, &self.runtime, &stored.epoch, identities, attested, &self.reporter)
+                .await?;
         let (store, runtime) = (self.store.clone(), self.runtime.clone());
         let reporter = self.reporter.clone();
-        Ok(OpenSnapshot::open(store, runtime, reporter, snapshot.clone(), opened, memory).await?)
+        Ok(OpenSnapshot::open(store, runtime, reporter, snapshot.clone(), keys, memory).await?)
     }
 }
 
@@ -220,6 +235,7 @@ impl StoredPlan {
     /// Returns the epochs that have objects in the store but no valid epoch.json.
     pub fn lost_epochs(&self) -> impl Iterator<Item = EpochId> + '_ {
         let rejected = self.epochs.rejected.iter().filter_map(|(key, _)| layout::parse_epoch(key));
+        let rejected = rejected.map(|(_, epoch)| epoch);
         let lost: BTreeSet<EpochId> = rejected.chain(self.epochs.gone.iter().copied()).collect();
         lost.into_iter().filter(|epoch| self.epochs.get(*epoch).is_none())
     }

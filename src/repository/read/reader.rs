@@ -1,11 +1,12 @@
 //! The context for reading a repository, and what a reader finds in it.
 
-use crate::format::ids::{EpochId, NameId, WriterId};
+use crate::format::ids::{EpochId, NameId, ObjectHash, WriterId};
 use crate::format::signers::Signers;
 use crate::report::event::Reporter;
-use crate::repository::{chain::Chain, epoch::stored::Epochs};
+use crate::repository::{chain::Chain, epoch::stored::EpochNames, epoch::stored::Epochs};
 use crate::runtime::Runtime;
 use crate::store::Store;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The context for reading a repository. Cheap to clone.
@@ -21,6 +22,17 @@ pub struct RepositoryReader {
     pub reporter: Reporter,
 }
 
+/// The plans of one writer.
+#[derive(Debug)]
+pub struct WriterPlans {
+    /// The writer.
+    pub writer: WriterId,
+    /// The second copies of its epochs.
+    pub names: EpochNames,
+    /// The ids of its plans.
+    pub plans: BTreeSet<NameId>,
+}
+
 /// One plan of one writer.
 #[derive(Debug)]
 pub struct StoredPlan {
@@ -34,6 +46,16 @@ pub struct StoredPlan {
     pub chain: Chain,
     /// Snapshots under epochs without a valid epoch.json.
     pub hidden: Vec<UnreadableSnapshots>,
+    /// The wraps of each epoch that signed receipts name.
+    pub attested: BTreeMap<EpochId, Vec<ObjectHash>>,
+}
+
+impl StoredPlan {
+    /// Returns the wraps of an epoch that signed receipts name.
+    #[must_use]
+    pub fn attested_wraps(&self, epoch: EpochId) -> &[ObjectHash] {
+        self.attested.get(&epoch).map_or(&[], Vec::as_slice)
+    }
 }
 
 /// The selection of a snapshot.

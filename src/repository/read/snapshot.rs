@@ -6,14 +6,17 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 
 use crate::format::body::{Body, BodyError, MAX_BODY, Stream};
-use crate::format::ids::{EpochId, NameId, ObjectHash};
+use crate::format::ids::{NameId, ObjectHash};
 use crate::format::layout::{EpochPath, ObjectClass};
-use crate::format::{derive::DomainKey, epoch::VerifiedEpoch, wrap::EpochKeys};
+use crate::format::{derive::DomainKey, wrap::EpochKeys};
 use crate::pipeline::fallback::{CopyFinder, IndexSource};
 use crate::pipeline::{chunk_index::ChunkIndex, fetch::Fetcher, reader::StreamReader};
 use crate::report::event::Reporter;
 use crate::report::outcome::Outcome;
-use crate::repository::{chain::Snapshot, index_loader::DomainIndexLoader};
+use crate::repository::{
+    chain::Snapshot,
+    index_loader::{DomainIndexLoader, TrustedIndexes},
+};
 use crate::runtime::{Runtime, lock};
 use crate::store::{Store, StoreError};
 
@@ -34,9 +37,6 @@ pub enum SnapshotError {
         #[source]
         source: BodyError,
     },
-    /// A stream is in an epoch whose keys are not available.
-    #[error("a stream lies in epoch {0}, whose keys are not at hand")]
-    Epoch(EpochId),
     /// A stream is in a domain that the body does not name.
     #[error("a stream lies in domain {0}, which the snapshot does not name")]
     Domain(NameId),
@@ -57,25 +57,21 @@ pub struct OpenSnapshot {
     store: Arc<dyn Store>,
     runtime: Runtime,
     reporter: Reporter,
-    epochs: HashMap<EpochId, (VerifiedEpoch, EpochKeys)>,
-    fetchers: HashMap<(EpochId, NameId), Arc<Fetcher>>,
+    fetchers: HashMap<NameId, Arc<Fetcher>>,
     memory: u64,
 }
 
 impl OpenSnapshot {
-    /// Opens the body of `snapshot` with the keys of its epochs. `memory` is the readers' limit in bytes.
+    /// Opens the body of `snapshot` with the keys of its epoch. `memory` is the readers' limit in bytes.
     pub async fn open(
         store: Arc<dyn Store>,
         runtime: Runtime,
         reporter: Reporter,
         snapshot: Snapshot,
-        epochs: Vec<(VerifiedEpoch, EpochKeys)>,
+        keys: EpochKeys,
         memory: u64,
     ) -> Result<Self, SnapshotError> {
-        let epochs: HashMap<_, _> =
-            epochs.into_iter().map(|(epoch, keys)| (epoch.epoch, (epoch, keys))).collect();
         let envelope = snapshot.envelope();
-        let (_, keys) = epochs.get(&envelope.epoch).ok_or(SnapshotError::Epoch(envelope.epoch))?;
         let key = envelope.path().body(envelope.body);
         // The size is signed, so a longer object need not be read.
         let sealed = store.get(&key, envelope.body_size.min(MAX_BODY + (1 << 20))).await?;
@@ -85,22 +81,21 @@ impl OpenSnapshot {
             source,
         })?;
         let fetchers = HashMap::new();
-        let mut this = Self { snapshot, body, store, runtime, reporter, epochs, fetchers, memory };
-        this.prepare()?;
+        let mut this = Self { snapshot, body, store, runtime, reporter, fetchers, memory };
+        this.prepare(&keys)?;
         Ok(this)
     }
 
     /// Creates one reader per domain, so that its streams share a cache.
-    fn prepare(&mut self) -> Result<(), SnapshotError> {
-        let places: HashSet<(EpochId, NameId)> =
-            self.streams().map(|(_, stream)| (stream.epoch, stream.domain)).collect();
-        let share = self.memory / places.len().max(1) as u64;
-        for (epoch_id, domain) in places {
-            let (epoch, keys) = self.epochs.get(&epoch_id).ok_or(SnapshotError::Epoch(epoch_id))?;
+    fn prepare(&mut self, keys: &EpochKeys) -> Result<(), SnapshotError> {
+        let path = self.snapshot.envelope().path();
+        let domains: HashSet<NameId> = self.streams().map(|(_, stream)| stream.domain).collect();
+        let share = self.memory / domains.len().max(1) as u64;
+        for domain in domains {
             let name = self.body.domains.get(&domain).ok_or(SnapshotError::Domain(domain))?;
             let fetcher = Fetcher::new(
                 self.store.clone(),
-                epoch.path(),
+                path,
                 domain,
                 keys.identity.clone(),
                 Arc::new(keys.secret.domain(name)),
@@ -109,7 +104,7 @@ impl OpenSnapshot {
             );
             let indexes = DomainIndexes {
                 store: self.store.clone(),
-                path: epoch.path(),
+                path,
                 domain,
                 key: fetcher.key().clone(),
                 reporter: self.reporter.clone(),
@@ -117,7 +112,7 @@ impl OpenSnapshot {
                 reported: Mutex::default(),
             };
             let fetcher = fetcher.with_copy_finder(CopyFinder::new(Arc::new(indexes)));
-            self.fetchers.insert((epoch_id, domain), Arc::new(fetcher));
+            self.fetchers.insert(domain, Arc::new(fetcher));
         }
         Ok(())
     }
@@ -141,7 +136,7 @@ impl OpenSnapshot {
 
     /// Returns a reader of one stream of this snapshot.
     pub fn read(&self, stream: &Stream) -> Result<StreamReader, SnapshotError> {
-        let fetcher = self.fetchers.get(&(stream.epoch, stream.domain));
+        let fetcher = self.fetchers.get(&stream.domain);
         let fetcher = fetcher.ok_or(SnapshotError::Domain(stream.domain))?.clone();
         Ok(StreamReader::new(fetcher, stream.clone(), self.runtime.workers.count() * 2))
     }
@@ -168,7 +163,7 @@ impl IndexSource for DomainIndexes {
             domain: self.domain,
             reporter: &self.reporter,
         };
-        Ok(loader.load(&self.key, bad, &[], self.share).await?.known)
+        Ok(loader.load(&self.key, bad, TrustedIndexes::All, &[], self.share).await?.known)
     }
 
     fn report_copy_used(&self, bad: &ObjectHash) {

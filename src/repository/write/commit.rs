@@ -10,9 +10,9 @@ use jiff::Timestamp;
 
 use crate::format::body::{Body, BodyError, Item, names_key_text};
 use crate::format::derive::{EpochSecret, NamesKey};
-use crate::format::ids::{EpochId, NameId, ObjectHash};
-use crate::format::manifest::{DomainObjects, Envelope, Manifest, ManifestError, PublicItem};
-use crate::format::pack_refs::{PackName, PackRefs};
+use crate::format::ids::{NameId, ObjectHash};
+use crate::format::manifest::{DomainObjects, Envelope, Heal, Manifest, ManifestError, Needs, PublicItem};
+use crate::format::pack_refs::{EtagPrint, PackName, PackRefs, StoreTag};
 use crate::format::sign::{MAX_DOCUMENT, SigningKey};
 use crate::format::state::{self, StateError, WriterState};
 use crate::format::{epoch::VerifiedEpoch, layout, object::SealedObject, signers::Signers};
@@ -62,12 +62,19 @@ pub struct NewDomain {
     pub domain: NameId,
     /// The domain's name, for the body.
     pub name: String,
-    /// The packs that the snapshot refers to.
-    pub needs: PackRefs,
     /// All index objects of the domain.
     pub index: Vec<ObjectHash>,
     /// The root objects of its scan caches.
     pub cache: Vec<ObjectHash>,
+}
+
+/// An item, and the packs that its streams refer to.
+#[derive(Debug, Clone)]
+pub struct NewItem {
+    /// The item.
+    pub item: Item,
+    /// Its domain and packs, if it has streams.
+    pub packs: Option<(NameId, PackRefs)>,
 }
 
 /// A snapshot that is ready to be committed.
@@ -82,9 +89,13 @@ pub struct NewSnapshot {
     /// The time by which the next run should have ended.
     pub next_before: Option<Timestamp>,
     /// The items.
-    pub items: Vec<Item>,
+    pub items: Vec<NewItem>,
     /// The domains.
     pub domains: Vec<NewDomain>,
+    /// The bad packs of this epoch that have copies.
+    pub heals: Vec<Heal>,
+    /// The revocations that the writer knows.
+    pub trust: Vec<ObjectHash>,
     /// The writer's state to store.
     pub state: WriterState,
 }
@@ -133,16 +144,13 @@ impl Committer<'_> {
         let (previous, seq) = (self.chain.parents(), self.chain.next_seq());
         let earliest = heads.iter().map(|head| head.envelope().finished).max();
 
-        let state = self.store_state(&draft.state).await?;
+        let (state, etags) = self.store_state(&draft.state).await?;
         kill_point("backup.state.stored");
-        let mut needs = Vec::with_capacity(draft.domains.len());
-        for domain in &draft.domains {
-            let sealed = domain.needs.seal(&path, domain.domain);
-            self.put_and_read_back(&sealed).await?;
-            needs.push(self.objects(domain.domain, vec![sealed.hash()]));
-        }
+        let needed = packs_by_domain(&draft.items);
+        let listed = self.listed_packs(&needed).await?;
+        kill_point("backup.packs.present");
+        let items = self.public_items(&draft.items, etags, &listed).await?;
         kill_point("backup.needs.stored");
-        let public = draft.items.iter().map(|item| PublicItem { id: item.id, state: item.state }).collect();
         let body = self.body(&draft, seq);
         let (sealed, body) = body.seal(&path, self.epoch.recipient())?;
         let body_size = sealed.bytes().len() as u64;
@@ -150,11 +158,11 @@ impl Committer<'_> {
         self.put_and_read_back(&sealed).await?;
         kill_point("backup.body.stored");
 
-        self.check_packs_listed(&draft.domains).await?;
-        kill_point("backup.packs.present");
         let list = |pick: fn(&NewDomain) -> &Vec<ObjectHash>| -> Vec<DomainObjects> {
             let named = draft.domains.iter().filter(|domain| !pick(domain).is_empty());
-            named.map(|domain| self.objects(domain.domain, pick(domain).clone())).collect()
+            named
+                .map(|domain| DomainObjects { domain: domain.domain, objects: pick(domain).clone() })
+                .collect()
         };
         // The local clock may be behind the one that stamped a parent; a child must not end before
         // its parent.
@@ -170,20 +178,20 @@ impl Committer<'_> {
             started: draft.started,
             finished,
             next_before: draft.next_before,
-            epochs: vec![path.epoch],
-            needs,
             index: list(|domain| &domain.index),
             cache: list(|domain| &domain.cache),
             state: vec![state],
             body,
             body_size,
-            items: public,
+            items,
+            heals: draft.heals,
+            trust: draft.trust,
         };
         let (sealed, head) = envelope.seal(self.signing)?;
         kill_point("backup.manifest.sealed");
         self.put(&sealed).await?;
         kill_point("backup.manifest.stored");
-        let concurrent = self.verify_snapshot(&sealed, &draft.domains).await?;
+        let concurrent = self.verify_snapshot(&sealed, &needed).await?;
         tracing::debug!(snapshot = %head, seq, "snapshot committed");
         Ok(Committed { seq, head, envelope, concurrent })
     }
@@ -209,16 +217,47 @@ impl Committer<'_> {
         }
     }
 
-    fn objects(&self, domain: NameId, objects: Vec<ObjectHash>) -> DomainObjects {
-        let epoch: EpochId = self.epoch.path().epoch;
-        DomainObjects { epoch, domain, objects }
+    /// Stores the list of each item's packs, with their ETags where those say something.
+    async fn public_items(
+        &self,
+        items: &[NewItem],
+        store: Option<StoreTag>,
+        listed: &BTreeMap<NameId, Vec<(ObjectHash, EtagPrint)>>,
+    ) -> Result<Vec<PublicItem>, CommitError> {
+        let mut public = Vec::with_capacity(items.len());
+        for NewItem { item, packs } in items {
+            let mut needs = None;
+            if let Some((domain, packs)) = packs {
+                let mut packs = packs.clone();
+                if let (Some(store), Some(listed)) = (store, listed.get(domain)) {
+                    packs = packs.with_etags(store, |pack| {
+                        let at = listed.binary_search_by_key(pack, |(hash, _)| *hash);
+                        at.map_or_else(|_| EtagPrint::default(), |at| listed[at].1)
+                    });
+                }
+                let sealed = packs.seal(&self.epoch.path(), *domain);
+                self.put_and_read_back(&sealed).await?;
+                needs = Some(Needs { domain: *domain, list: sealed.hash() });
+            }
+            public.push(PublicItem::new(item.id, item.state, needs));
+        }
+        Ok(public)
     }
 
-    async fn store_state(&self, state: &WriterState) -> Result<DomainObjects, CommitError> {
+    /// Stores the state. Returns the store's tag if the store lists the MD5 of the state as its ETag: only
+    /// then does an ETag tell that a pack was overwritten.
+    async fn store_state(
+        &self,
+        state: &WriterState,
+    ) -> Result<(DomainObjects, Option<StoreTag>), CommitError> {
         let domain = self.names.id("domain", state::DOMAIN);
         let sealed = state.seal(&self.epoch.path(), domain, &self.secret.domain(state::DOMAIN))?;
         self.put(&sealed).await?;
-        Ok(self.objects(domain, vec![sealed.hash()]))
+        let page = self.engine.store().list(sealed.key().as_str(), None).await?;
+        let entry = page.entries.iter().find(|entry| entry.key == *sealed.key());
+        let tells_content = entry.is_some_and(|entry| entry.has_md5_of(sealed.bytes()));
+        let tag = tells_content.then(|| StoreTag::of(&self.engine.store().describe()));
+        Ok((DomainObjects { domain, objects: vec![sealed.hash()] }, tag))
     }
 
     fn body(&self, draft: &NewSnapshot, seq: u64) -> Body {
@@ -237,22 +276,26 @@ impl Committer<'_> {
             tool: concat!("kbak ", env!("CARGO_PKG_VERSION")).into(),
             host: draft.host.clone(),
             domains,
-            items: draft.items.clone(),
+            items: draft.items.iter().map(|new| new.item.clone()).collect(),
         }
     }
 
-    async fn check_packs_listed(&self, domains: &[NewDomain]) -> Result<(), CommitError> {
+    /// Returns the ETags of the packs of each domain. Fails if the store does not list one of them.
+    async fn listed_packs(
+        &self,
+        needed: &BTreeMap<NameId, PackRefs>,
+    ) -> Result<BTreeMap<NameId, Vec<(ObjectHash, EtagPrint)>>, CommitError> {
         let (store, path) = (self.engine.store(), self.epoch.path());
-        for domain in domains {
-            let lost =
-                DomainIndexLoader { store, path, domain: domain.domain, reporter: self.engine.reporter() }
-                    .missing(&domain.needs)
-                    .await?;
-            if !lost.is_empty() {
-                return Err(CommitError::Lost(lost));
+        let mut listed = BTreeMap::new();
+        for (domain, packs) in needed {
+            let loader = DomainIndexLoader { store, path, domain: *domain, reporter: self.engine.reporter() };
+            let found = loader.compare(packs).await?;
+            if !found.missing.is_empty() {
+                return Err(CommitError::Lost(found.missing));
             }
+            listed.insert(*domain, found.etags);
         }
-        Ok(())
+        Ok(listed)
     }
 
     /// Verifies the snapshot as a later reader would: lists, reads and checks it. Returns the snapshots that
@@ -260,7 +303,7 @@ impl Committer<'_> {
     async fn verify_snapshot(
         &self,
         sealed: &SealedObject,
-        domains: &[NewDomain],
+        needed: &BTreeMap<NameId, PackRefs>,
     ) -> Result<Vec<(u64, ObjectHash)>, CommitError> {
         use futures::TryStreamExt;
         let (store, path) = (self.engine.store(), self.epoch.path());
@@ -286,7 +329,7 @@ impl Committer<'_> {
         let Some(entry) = own else { return Err(unstored(sealed, "is not listed")) };
         let bytes = self.read_back(sealed).await?;
         Manifest::open(bytes, &path, sealed.key().name(), self.signers)?;
-        self.check_packs_listed(domains).await?;
+        self.listed_packs(needed).await?;
         if entry.modified > self.commits_until {
             return Err(CommitError::TooLate { stored: entry.modified, until: self.commits_until });
         }
@@ -303,6 +346,15 @@ impl Committer<'_> {
         }
         valid
     }
+}
+
+/// Returns the packs of all items of each domain.
+fn packs_by_domain(items: &[NewItem]) -> BTreeMap<NameId, PackRefs> {
+    let mut domains: BTreeMap<NameId, Vec<PackName>> = BTreeMap::new();
+    for (domain, packs) in items.iter().filter_map(|item| item.packs.as_ref()) {
+        domains.entry(*domain).or_default().extend(packs.packs());
+    }
+    domains.into_iter().map(|(domain, packs)| (domain, PackRefs::new(packs))).collect()
 }
 
 fn unstored(object: &SealedObject, why: &'static str) -> CommitError {

@@ -13,7 +13,7 @@ use crate::format::epoch::{Parameters, VerifiedEpoch};
 use crate::format::ids::{NameId, to_hex};
 use crate::format::marker::{self, MARKER};
 use crate::format::{layout, signers::Signers, wrap::WrapError};
-use crate::keys::epoch_file::{EpochFile, EpochSecretStore, FileSecretStore, epoch_path};
+use crate::keys::epoch_file::{EpochFile, EpochFileState, EpochSecretStore, FileSecretStore, epoch_path};
 use crate::keys::private_file::{self, FileError, NewFiles};
 use crate::keys::recovery_sheet::{self, ProvenOwner, RecoverySheet, RepositoryLocation};
 use crate::keys::writer_key::WriterKey;
@@ -22,6 +22,7 @@ use crate::report::event::Reporter;
 use crate::repository::epoch::create::{self, EpochContext, EpochDurations, EpochSettings};
 use crate::repository::epoch::stored::{Epochs, StoredEpoch};
 use crate::repository::epoch::wraps::{self, KeyContext};
+use crate::repository::records::Records;
 use crate::repository::{error::InitError, fetched::Fetched, read::open::read_marker};
 use crate::runtime::Runtime;
 use crate::store::{PutOutcome, Store, StoreErrorKind};
@@ -176,8 +177,8 @@ impl Paths {
 /// Returns the text of an epoch file without secrets. It reserves the path, so that creating
 /// the epoch cannot fail on an existing file.
 fn empty_epoch_file(key: &WriterKey, plan: NameId) -> Zeroizing<String> {
-    EpochFile { repository: key.repository, writer: key.writer, plan, secrets: Vec::new(), head: None }
-        .to_text()
+    let state = EpochFileState::default();
+    EpochFile { repository: key.repository, writer: key.writer, plan, state }.to_text()
 }
 
 async fn write_files(
@@ -216,7 +217,7 @@ async fn write_secrets(
             return Vec::new();
         }
     };
-    let epoch = EpochFile { repository: key.repository, writer: key.writer, plan, secrets: held, head: None };
+    let epoch = EpochFile { repository: key.repository, writer: key.writer, plan, state: held };
     // A run of this plan looks for this file name next to the writer's key.
     let held_as = paths.epoch.file_name().unwrap_or_default().to_string_lossy();
     let secret = |name, file: &str, text: &str| recovery_sheet::secret_yaml(name, namespace, file, text);
@@ -245,7 +246,10 @@ impl Stored<'_> {
     async fn remove(&self, reporter: &Reporter) {
         let mut keys = Vec::new();
         if let Some(path) = self.epoch {
-            keys.push(layout::epoch_copy(path.writer, path.plan, path.epoch));
+            let copies = self.store.list(&layout::epochs_prefix(path.writer), None).await;
+            let copies = copies.map(|page| page.entries).unwrap_or_default().into_iter();
+            let own = |key: &layout::ObjectKey| layout::parse_epoch(key) == Some((path.plan, path.epoch));
+            keys.extend(copies.map(|entry| entry.key).filter(own));
             keys.push(path.epoch_json());
         }
         if self.marker {
@@ -289,7 +293,7 @@ async fn create_first_epoch(
     let made = create::generate_keys(runtime, &init.owners, &init.prompt).await?;
     stored.epoch = Some(layout::EpochPath { writer: key.writer, plan, epoch: made.id() });
     let now = store.now().await?;
-    let (epoch, _) = create::create_epoch(context, &wanted, Vec::new(), made, now).await?;
+    let (epoch, _) = create::create_epoch(context, &wanted, Vec::new(), made, (now, &[])).await?;
     Ok(epoch)
 }
 
@@ -307,7 +311,7 @@ async fn receipts(
         Epochs { all: vec![StoredEpoch { epoch: epoch.clone(), born: epoch.created }], ..Epochs::default() };
     let context = KeyContext { store, runtime, signers, reporter };
     let warn = |label: &str, why: String| reporter.warn(label.to_owned(), why);
-    let rows = match wraps::check(context, &epochs, &init.identities).await {
+    let rows = match wraps::check(context, &epochs, &Records::default(), &init.identities).await {
         Ok(rows) => rows,
         Err(error) => return warn("first epoch", format!("not proven: {error}")),
     };

@@ -2,3 +2,4 @@
 
 pub mod commit;
 pub mod init;
+pub mod revoke;

@@ -112,9 +112,9 @@ impl DatabaseConfig {
             return Err(self.invalid(problem));
         }
         let mut text = Zeroizing::new(String::new());
-        File::open(path)
-            .and_then(|file| file.take(MAX_PASSWORD + 1).read_to_string(&mut text))
-            .map_err(|source| self.io_error(format!("read the password file {}", path.display()), source))?;
+        File::open(path).and_then(|file| file.take(MAX_PASSWORD + 1).read_to_string(&mut text)).map_err(
+            |error| self.invalid(format!("{}: the password cannot be read: {error}", path.display())),
+        )?;
         let trimmed = without_bom(&text).trim_end_matches(['\n', '\r']);
         let place = format!("the password in {}", path.display());
         self.check_password(Password::new(trimmed.to_owned()), &place).map(Some)

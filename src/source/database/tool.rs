@@ -74,6 +74,8 @@ pub struct ToolMessages {
     pub shown: fn(&str) -> Option<String>,
     /// Returns true for a line that only tells of progress. An observer gets it, an error does not.
     pub is_progress: fn(&str) -> bool,
+    /// Returns the line before without its text, if `line` says that the text may quote rows.
+    pub text_hidden_by: fn(line: &str, before: &str) -> Option<String>,
     /// Parts of messages, in lower case, that say that the server was unreachable or went away.
     pub unreachable: &'static [&'static str],
 }
@@ -315,7 +317,14 @@ fn masked(text: &[u8], password: Option<&Password>) -> String {
 pub(super) fn shown(stderr: &[u8], password: Option<&Password>, messages: &ToolMessages) -> String {
     let text = masked(stderr, password);
     let lines = text.lines().filter_map(|line| (messages.shown)(line.trim()));
-    let lines: Vec<String> = lines.filter(|line| !(messages.is_progress)(line)).collect();
-    let joined = lines[lines.len().saturating_sub(SHOWN_LINES)..].join("; ");
+    let mut kept: Vec<String> = Vec::new();
+    for line in lines.filter(|line| !(messages.is_progress)(line)) {
+        let hidden = kept.last().and_then(|before| (messages.text_hidden_by)(&line, before));
+        match (hidden, kept.last_mut()) {
+            (Some(hidden), Some(before)) => *before = hidden,
+            _ => kept.push(line),
+        }
+    }
+    let joined = kept[kept.len().saturating_sub(SHOWN_LINES)..].join("; ");
     joined.chars().filter(|c| !c.is_control()).take(2048).collect()
 }

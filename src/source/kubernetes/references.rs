@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use memchr::memmem;
 use serde::Deserialize;
 
-use crate::kubernetes::{ItemMeta, KindInfo, Selection};
+use crate::kubernetes::{ItemMeta, KindInfo, Selection, has_definition};
 
 /// The most names that are remembered; beyond it, every object counts as needed.
 const MAX_NAMES: usize = 200_000;
@@ -38,10 +38,6 @@ const CLASSES: &[(&str, (&str, &str))] = &[
     ("runtimeClassName", ("node.k8s.io", "runtimeclasses")),
     ("deviceClassName", ("resource.k8s.io", "deviceclasses")),
 ];
-
-/// Groups beside the core group whose kinds have no CustomResourceDefinition.
-const BUILT_IN: &str = "apps autoscaling batch coordination.k8s.io discovery.k8s.io events.k8s.io \
-    networking.k8s.io policy rbac.authorization.k8s.io resource.k8s.io storage.k8s.io";
 
 /// The names of needed objects, by (group, plural).
 #[derive(Debug, Default)]
@@ -96,7 +92,7 @@ impl References {
         if !meta.namespace.is_empty() {
             self.add(NAMESPACES, &meta.namespace);
         }
-        if !kind.group.is_empty() && !BUILT_IN.split(' ').any(|group| group == kind.group) {
+        if has_definition(kind) {
             self.add(DEFINITIONS, &kind.resource());
         }
         self.record_classes(item);

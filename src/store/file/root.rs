@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -15,7 +15,7 @@ use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, Stat, Times
 use rustix::io::Errno;
 
 use crate::format::{ids::to_hex, layout::ObjectKey};
-use crate::runtime::{kill_point, lock};
+use crate::runtime::{BufferPool, kill_point, lock};
 use crate::store::PutOutcome;
 
 /// The prefix of temporary names. No key has a segment that starts with a dot.
@@ -26,6 +26,9 @@ const ABANDONED_SECONDS: i64 = 24 * 3600;
 
 /// The most times that a put creates its folder when other processes remove it.
 const MAX_TRIES: u32 = 8;
+
+/// The most bytes of buffers that are lent and kept for later reads: two packs of the default memory limit.
+const KEPT_BUFFERS: u64 = 20 << 20;
 
 /// The most folders that are remembered as durable; beyond it, the memory is cleared.
 const MAX_DURABLE: usize = 4096;
@@ -50,6 +53,8 @@ pub(super) struct Root {
     root: OwnedFd,
     /// The folders whose entries, on all levels up to the root, this process has synced.
     durable: Mutex<HashSet<String>>,
+    /// The buffers of objects that are read.
+    buffers: BufferPool,
 }
 
 impl Root {
@@ -59,7 +64,11 @@ impl Root {
             made.map_err(|error| errno(&error))?;
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self { root: fs::open(path, flags, Mode::empty())?, durable: Mutex::default() })
+        Ok(Self {
+            root: fs::open(path, flags, Mode::empty())?,
+            durable: Mutex::default(),
+            buffers: BufferPool::new(KEPT_BUFFERS),
+        })
     }
 
     /// Opens the root, or the folder beneath it at `path`, which has no slash at its ends.
@@ -153,7 +162,7 @@ impl Root {
         if size > limit {
             return Ok(ReadResult::TooLarge { limit });
         }
-        read(&file, 0..size)
+        read(&file, 0..size, &self.buffers)
     }
 
     pub(super) fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<ReadResult, Errno> {
@@ -162,7 +171,7 @@ impl Root {
         if range.start >= end {
             return Ok(ReadResult::Bytes(Bytes::new()));
         }
-        read(&file, range.start..end)
+        read(&file, range.start..end, &self.buffers)
     }
 
     pub(super) fn delete(&self, key: &ObjectKey) -> Result<(), Errno> {
@@ -281,19 +290,15 @@ fn sweep(folder: &OwnedFd) {
     }
 }
 
-fn read(file: &File, range: Range<u64>) -> Result<ReadResult, Errno> {
+fn read(file: &File, range: Range<u64>, buffers: &BufferPool) -> Result<ReadResult, Errno> {
     let wanted = range.end - range.start;
-    let mut bytes = vec![0u8; usize::try_from(wanted).map_err(|_| Errno::FBIG)?];
-    let mut got = 0usize;
-    while got < bytes.len() {
-        match file.read_at(&mut bytes[got..], range.start + got as u64) {
-            Ok(0) => return Ok(ReadResult::Short { wanted, got: got as u64 }),
-            Ok(count) => got += count,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(errno(&error)),
-        }
-    }
-    Ok(ReadResult::Bytes(bytes.into()))
+    let mut bytes = buffers.take(usize::try_from(wanted).map_err(|_| Errno::FBIG)?);
+    // Read into memory that nothing has filled before.
+    let mut at = file;
+    at.seek(SeekFrom::Start(range.start)).map_err(|error| errno(&error))?;
+    at.take(wanted).read_to_end(&mut bytes).map_err(|error| errno(&error))?;
+    let got = bytes.len() as u64;
+    Ok(if got < wanted { ReadResult::Short { wanted, got } } else { ReadResult::Bytes(bytes.into_bytes()) })
 }
 
 fn is_link(folder: &OwnedFd, name: &str) -> bool {

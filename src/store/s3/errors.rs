@@ -9,7 +9,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use http_body_util::LengthLimitError;
 
-use crate::report::error::{find_cause, next_cause};
+use crate::report::error::{causes, find_cause, next_cause};
 use crate::store::StoreErrorKind as Kind;
 
 /// The answer of a store, as the SDK keeps it in errors.
@@ -81,6 +81,8 @@ pub(super) fn cause<E: ServiceError>(
 ) -> Option<Box<dyn Error + Send + Sync>> {
     match error {
         SdkError::ServiceError(_) => None,
+        // It would say how to build another kbak.
+        other if other.source().is_some_and(|error| unsupported_source(&causes(error)).is_some()) => None,
         other => other.into_source().ok(),
     }
 }
@@ -89,7 +91,8 @@ fn not_sent(error: &(dyn Error + 'static)) -> Kind {
     let mut deepest = error;
     while let Some(inner) = next_cause(deepest) {
         if inner.is::<CredentialsError>() {
-            return Kind::Credentials(sanitize(&root(inner).to_string()));
+            let text = root(inner).to_string();
+            return Kind::Credentials(unsupported_source(&text).unwrap_or_else(|| sanitize(&text)));
         }
         // No retry helps against an invalid certificate.
         if let Some(tls @ rustls::Error::InvalidCertificate(_)) = inner.downcast_ref() {
@@ -98,6 +101,20 @@ fn not_sent(error: &(dyn Error + 'static)) -> Kind {
         deepest = inner;
     }
     Kind::Transient(sanitize(&deepest.to_string()))
+}
+
+/// Returns the way out if the AWS configuration names a source of credentials that kbak does not have.
+fn unsupported_source(text: &str) -> Option<String> {
+    let (_, feature) = text.split_once("cargo feature(s) enabled: ")?;
+    let source = match feature.split(['.', ' ']).next().unwrap_or_default() {
+        "credentials-process" => "a program (credential_process)",
+        other => other,
+    };
+    Some(format!(
+        "the profile of the AWS configuration names {source} as the source of credentials, which kbak does not use; \
+         let the AWS command line write them: aws configure export-credentials --format env-no-export > FILE, and \
+         give --credentials-file FILE"
+    ))
 }
 
 /// Describes why a server's certificate is not trusted, and the way out.

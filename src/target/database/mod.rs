@@ -2,7 +2,7 @@
 
 pub mod postgres;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use tokio::io::AsyncRead;
@@ -43,6 +43,21 @@ pub trait RestoreRecipe: std::fmt::Debug + Send + Sync {
     /// Returns what [`Self::restore_database`] would do with the target database, and changes nothing. Fails as it
     /// would: with [`DatabaseError::NotEmpty`], with [`DatabaseError::NoRight`], or if the server does not answer.
     async fn preview_database(&self, request: &DatabaseRestore) -> Result<TargetState, DatabaseError>;
+
+    /// Returns what [`Self::restore_globals`] and [`Self::restore_settings`] would report, as far as the user's
+    /// rights decide it, and changes nothing. Fails as they do.
+    async fn preview_globals(&self, dump: &mut DumpReader<'_>) -> Result<GlobalsPreview, DatabaseError>;
+
+    /// Returns what [`Self::restore_database`] would refuse or not apply in a database that it accepts, as far as
+    /// the user's rights decide it, and changes nothing. Reads the head of the dump. Fails with
+    /// [`DatabaseError`] if the server does not answer.
+    async fn preview_contents(
+        &self,
+        request: &DatabaseRestore,
+        target: TargetState,
+        globals: Option<&GlobalsPreview>,
+        dump: &mut DumpReader<'_>,
+    ) -> Result<RestoredDatabase, DatabaseError>;
 
     /// Counts the objects in a database, such as tables. A restore refuses a database that holds some, and a
     /// drill requires some. Fails with [`DatabaseError`] if the server does not answer.
@@ -127,6 +142,15 @@ pub struct GlobalsReport {
     /// Accounts that could not be created, properties that created ones lack, and differences of existing
     /// ones.
     pub not_applied: Vec<NotApplied>,
+}
+
+/// The foreseen restore of the objects that belong to no database.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GlobalsPreview {
+    /// The report of the restore.
+    pub report: GlobalsReport,
+    /// Accounts that the user who restores could become after it.
+    pub usable: BTreeSet<String>,
 }
 
 /// A property in the backup that was not applied.

@@ -4,12 +4,18 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use bytes::Bytes;
+
 use super::{directory::Directory, file::OpenFile, state::TargetState};
 use crate::format::tar::TarEntry;
 use crate::runtime::lock;
 
 /// Bytes that a job counts besides its data.
 const OVERHEAD: usize = 4096;
+/// The most jobs that are sent at once: waking a thread takes as long as writing a small file.
+const BATCH: usize = 32;
+/// Bytes of jobs from which on they are sent.
+const BATCH_BYTES: usize = 256 << 10;
 
 #[derive(Debug)]
 pub(crate) enum WriteJob {
@@ -18,7 +24,13 @@ pub(crate) enum WriteJob {
     /// A symbolic link, pipe or device.
     Special { directory: Arc<Directory>, entry: Box<TarEntry> },
     /// A part of a large file.
-    Part { file: Arc<OpenFile>, at: u64, data: Vec<u8> },
+    Part {
+        file: Arc<OpenFile>,
+        at: u64,
+        data: Bytes,
+        /// The memory that stays in use for `data`, in bytes.
+        held: usize,
+    },
     /// The end of a large file: no more parts follow.
     Complete { file: Arc<OpenFile> },
 }
@@ -26,7 +38,8 @@ pub(crate) enum WriteJob {
 impl WriteJob {
     fn cost(&self) -> usize {
         let data = match self {
-            Self::Whole { data, .. } | Self::Part { data, .. } => data.capacity(),
+            Self::Whole { data, .. } => data.capacity(),
+            Self::Part { held, .. } => *held,
             Self::Special { .. } | Self::Complete { .. } => 0,
         };
         data + OVERHEAD
@@ -36,7 +49,7 @@ impl WriteJob {
         match self {
             Self::Whole { directory, entry, data } => state.write_whole(&directory, *entry, &data),
             Self::Special { directory, entry } => state.make_special(&directory, &entry),
-            Self::Part { file, at, data } => file.write(at, &data),
+            Self::Part { file, at, data, .. } => file.write(at, &data),
             Self::Complete { file } => file.complete_part(),
         }
     }
@@ -70,13 +83,21 @@ impl Drop for BudgetGuard<'_> {
     }
 }
 
+/// Jobs that are sent together, and what they cost.
+#[derive(Debug, Default)]
+struct Batch {
+    jobs: Vec<WriteJob>,
+    cost: usize,
+}
+
 /// Threads that run jobs in the order of arrival, several at a time.
 #[derive(Debug)]
 pub(crate) struct WorkerPool {
     state: Arc<TargetState>,
-    jobs: Option<Sender<WriteJob>>,
+    jobs: Option<Sender<Batch>>,
     budget: Arc<BufferBudget>,
     limit: usize,
+    batch: Batch,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -92,17 +113,28 @@ impl WorkerPool {
                 std::thread::spawn(move || run_worker(&state, &queue, &budget))
             })
             .collect();
-        Self { state, jobs: (count > 0).then_some(jobs), budget, limit, threads }
+        Self { state, jobs: (count > 0).then_some(jobs), budget, limit, batch: Batch::default(), threads }
     }
 
     /// Runs a job, now or soon. Waits while the budget is used up.
-    pub(crate) fn run(&self, job: WriteJob) {
-        let Some(jobs) = &self.jobs else { return job.run(&self.state) };
-        let cost = job.cost();
-        self.budget.acquire(cost, self.limit);
-        if let Err(lost) = jobs.send(job) {
+    pub(crate) fn run(&mut self, job: WriteJob) {
+        if self.jobs.is_none() {
+            return job.run(&self.state);
+        }
+        self.batch.cost += job.cost();
+        self.batch.jobs.push(job);
+        if self.batch.jobs.len() >= BATCH || self.batch.cost >= BATCH_BYTES {
+            self.send_batch();
+        }
+    }
+
+    fn send_batch(&mut self) {
+        let batch = std::mem::take(&mut self.batch);
+        let Some(jobs) = &self.jobs else { return };
+        self.budget.acquire(batch.cost, self.limit);
+        if let Err(lost) = jobs.send(batch) {
             // Every thread has panicked, which joining reports. Until then no job may be lost.
-            lost.0.run(&self.state);
+            lost.0.jobs.into_iter().for_each(|job| job.run(&self.state));
         }
     }
 
@@ -114,6 +146,7 @@ impl WorkerPool {
     }
 
     fn join(&mut self) -> Vec<Box<dyn std::any::Any + Send>> {
+        self.send_batch();
         self.jobs = None;
         self.threads.drain(..).filter_map(|thread| thread.join().err()).collect()
     }
@@ -125,12 +158,14 @@ impl Drop for WorkerPool {
     }
 }
 
-fn run_worker(state: &Arc<TargetState>, queue: &Mutex<Receiver<WriteJob>>, budget: &BufferBudget) {
+fn run_worker(state: &Arc<TargetState>, queue: &Mutex<Receiver<Batch>>, budget: &BufferBudget) {
     loop {
-        let Ok(job) = lock(queue).recv() else { return };
-        let _taken = BudgetGuard(budget, job.cost());
-        if !state.is_stopped() {
-            job.run(state);
+        let Ok(batch) = lock(queue).recv() else { return };
+        let _taken = BudgetGuard(budget, batch.cost);
+        for job in batch.jobs {
+            if !state.is_stopped() {
+                job.run(state);
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
@@ -20,6 +21,8 @@ use crate::runtime::kill_point;
 const SMALL: u64 = 256 << 10;
 /// Bytes of each part in which larger files are written.
 const PART: usize = 1 << 20;
+/// Size in bytes from which on a part of a larger file is not copied.
+const SHARED: usize = 128 << 10;
 /// Size in bytes from which on a file is compared with the free space before it is written.
 const CHECK_SPACE_FROM: u64 = 1 << 20;
 /// Most directories on the way to the current one that are held open.
@@ -101,10 +104,16 @@ impl VolumeTarget {
     /// and the restore goes on. Fails with [`TargetError`] if the restore cannot go on: the target is full,
     /// or gone.
     pub fn apply(&mut self, event: TarEvent<'_>) -> Result<(), TargetError> {
+        self.apply_from(event, &Bytes::new())
+    }
+
+    /// Takes the next event of a stream as [`Self::apply`] does. `source` holds the content of the event, which
+    /// need not be copied then; otherwise it is empty.
+    pub fn apply_from(&mut self, event: TarEvent<'_>, source: &Bytes) -> Result<(), TargetError> {
         self.state.check()?;
         match event {
             TarEvent::Member(entry) => self.begin_member(entry),
-            TarEvent::Data { at, bytes } => self.write_data(at, bytes),
+            TarEvent::Data { at, bytes } => self.write_data(at, bytes, source),
             TarEvent::MemberEnd => self.end_member(),
             TarEvent::End => Ok(()),
         }
@@ -161,7 +170,7 @@ impl VolumeTarget {
         Ok(())
     }
 
-    fn write_data(&mut self, at: u64, bytes: &[u8]) -> Result<(), TargetError> {
+    fn write_data(&mut self, at: u64, bytes: &[u8], source: &Bytes) -> Result<(), TargetError> {
         match &mut self.current {
             CurrentMember::None => return Err(TargetError::EventOrder),
             CurrentMember::Ignored => {}
@@ -170,7 +179,8 @@ impl VolumeTarget {
                 for (number, part) in bytes.chunks(PART).enumerate() {
                     file.expect();
                     let at = at + (number * PART) as u64;
-                    self.pool.run(WriteJob::Part { file: file.clone(), at, data: part.to_vec() });
+                    let (data, held) = share(part, source);
+                    self.pool.run(WriteJob::Part { file: file.clone(), at, data, held });
                 }
             }
         }
@@ -279,4 +289,13 @@ impl VolumeTarget {
         kill_point("restore.synced");
         Ok(std::mem::take(&mut *state.report()))
     }
+}
+
+/// Returns `part` as bytes of their own, and how much memory they count. A part of `source` that is long enough
+/// is not copied; all of `source` stays in memory for it, so it counts at least a quarter of that.
+fn share(part: &[u8], source: &Bytes) -> (Bytes, usize) {
+    if source.is_empty() || part.len() < SHARED {
+        return (Bytes::copy_from_slice(part), part.len());
+    }
+    (source.slice_ref(part), part.len().max(source.len() / 4))
 }

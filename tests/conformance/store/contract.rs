@@ -29,7 +29,7 @@ pub async fn check_contract(store: Arc<dyn Store>) -> StoreFeatures {
 async fn put_objects_are_read_back(store: &Arc<dyn Store>) {
     let objects = TestObjects::new();
     // The smallest object, one around a boundary, one of several slices.
-    for object in [objects.needs(1, 0), objects.needs(2, 1638), objects.needs(3, 30_000), objects.probe()] {
+    for object in [objects.needs(1, 0), objects.needs(2, 1170), objects.needs(3, 30_000), objects.probe()] {
         assert_eq!(store.put(&object).await.expect("a put"), PutOutcome::Created);
         let bytes = store.get(object.key(), MAX_OBJECT).await.expect("a get");
         assert_eq!(bytes, *object.bytes());
@@ -145,9 +145,10 @@ async fn listings_resume_after_any_key_and_find_folders(store: &Arc<dyn Store>) 
     }
     let under = format!("{}d/", objects.path.prefix());
     let found = folders(store, &under, 10).await.expect("folders");
-    assert_eq!(found, domains.map(|domain| NameId([domain; 8]).to_string()));
-    let error = folders(store, &under, 3).await.expect_err("more than are allowed");
-    assert!(matches!(error.kind, StoreErrorKind::Protocol(_)), "{error}");
+    let names = domains.map(|domain| NameId([domain; 8]).to_string());
+    assert_eq!((found.names.as_slice(), found.complete), (names.as_slice(), true));
+    let some = folders(store, &under, 3).await.expect("folders");
+    assert_eq!((some.names.as_slice(), some.complete), (&names[..3], false));
     let mut keys: Vec<_> = put.iter().map(|object| object.key().clone()).collect();
     keys.sort();
     // After a key that exists, and after one that does not.

@@ -43,7 +43,7 @@ impl TestObjects {
         Self { runtime, path }
     }
 
-    /// Returns a needs list of `packs` random packs: 8 + 40 × `packs` bytes, in the domain `domain`.
+    /// Returns a needs list of `packs` random packs: 16 + 56 × `packs` bytes, in the domain `domain`.
     fn needs(&self, domain: u8, packs: usize) -> SealedObject {
         let pack = |_| PackName { hash: ObjectHash(self.runtime.random()), size: 1 };
         PackRefs::new((0..packs).map(pack).collect()).seal(&self.path, NameId([domain; 8]))

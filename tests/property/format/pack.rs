@@ -9,7 +9,7 @@ use kbak::format::padme;
 
 fn sample() -> Vec<u8> {
     let identity = DataIdentity::generate();
-    let mut builder = PackBuilder::new(&identity.recipient(), 1 << 20).unwrap();
+    let mut builder = PackBuilder::new(&identity.recipient(), 1 << 20, Vec::new()).unwrap();
     assert!(builder.fits(usize::MAX >> 1), "an empty pack takes any frame");
     for (i, frame) in [&b"frame one"[..], b"frame two", b"3"].iter().enumerate() {
         builder.push(ChunkKind::Data, ChunkId([i as u8; 32]), frame, 100).unwrap();

@@ -6,10 +6,10 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use kbak::cli::failure::{Exit, Failure};
 use kbak::format::epoch::{EpochError, VerifiedEpoch};
-use kbak::format::layout::{self, EpochPath};
+use kbak::format::layout::{EpochPath, ObjectKey};
 use kbak::format::timestamp;
 use kbak::format::wrap::WrapError;
-use kbak::keys::epoch_file::{EpochSecretStore, SecretsChange, StoredSecret};
+use kbak::keys::epoch_file::{EpochFileState, EpochSecretStore, StateChange};
 use kbak::keys::open_wrap;
 use kbak::keys::writer_key::{WriterFileError, WriterKey};
 use kbak::report::event::Reporter;
@@ -19,7 +19,7 @@ use kbak::repository::epoch::current;
 use kbak::repository::epoch::current::{CurrentEpoch, Reason};
 use kbak::repository::epoch::error::CreateEpochError;
 use kbak::repository::epoch::stored;
-use kbak::repository::epoch::stored::Epochs;
+use kbak::repository::epoch::stored::{Epochs, MissingCopy};
 use kbak::repository::epoch::wraps;
 use kbak::repository::records::Records;
 use kbak::runtime::lock;
@@ -46,6 +46,11 @@ impl TestRepo {
             &Records::default(),
         )
         .await
+    }
+
+    /// Returns the key of an epoch's second copy.
+    fn epoch_copy(&self, epoch: &VerifiedEpoch) -> ObjectKey {
+        epoch.copies(&self.key.signing).expect("sealed")[0].key().clone()
     }
 
     fn path(&self, epoch: &VerifiedEpoch) -> EpochPath {
@@ -87,7 +92,7 @@ async fn epoch_is_reused_until_it_is_over() {
     current::delete_closed_secrets(&repo.keeper, second.epoch.epoch, &repo.epochs().await)
         .await
         .expect("settled");
-    assert_eq!(repo.keeper.load().await.expect("loaded").expect("held").len(), 1);
+    assert_eq!(repo.keeper.load().await.expect("loaded").expect("held").secrets.len(), 1);
     let third = repo.ready(&both).await.expect("still there");
     assert!(third.born.is_none() && third.previous.is_none());
 }
@@ -166,7 +171,7 @@ async fn one_good_epoch_copy_is_enough_and_the_bad_one_is_reported() {
     let (ada, _) = owner(&repo.runtime, "ada");
     let first = repo.ready(&wanted(&[&ada])).await.expect("an epoch");
     let path = repo.path(&first.epoch);
-    let copy = layout::epoch_copy(path.writer, path.plan, path.epoch);
+    let copy = repo.epoch_copy(&first.epoch);
     let good = repo.memory.objects()[&copy].clone();
     for key in [path.epoch_json(), copy.clone()] {
         let mut bad = good.to_vec();
@@ -179,7 +184,14 @@ async fn one_good_epoch_copy_is_enough_and_the_bad_one_is_reported() {
     }
     repo.store.delete(&path.epoch_json()).await.expect("deleted");
     let epochs = repo.epochs().await;
-    assert_eq!((epochs.all.len(), epochs.missing.as_slice()), (1, [path.epoch_json()].as_slice()));
+    let missing = MissingCopy { epoch: path.epoch, place: path.epoch_json().to_string() };
+    assert_eq!((epochs.all.len(), epochs.missing.as_slice()), (1, [missing].as_slice()));
+    // The folder is enough, too: the signed key of the copy is lost.
+    repo.memory.overwrite(path.epoch_json(), good);
+    repo.store.delete(&copy).await.expect("deleted");
+    let epochs = repo.epochs().await;
+    assert_eq!((epochs.all.len(), epochs.missing.len(), epochs.unsigned.count), (1, 1, 0));
+    assert!(copy.as_str().starts_with(&epochs.missing[0].place));
 }
 
 #[tokio::test]
@@ -197,13 +209,13 @@ async fn moved_forged_and_newer_epochs_are_rejected() {
     let other_epoch = EpochPath { epoch: kbak::format::ids::EpochId([0; 16]), ..path };
     assert!(matches!(open(&other_epoch), Err(EpochError::WrongPath { field: "epoch", .. })));
 
-    // The same epoch, signed by another key: in the store it is ignored.
+    // The same epoch, signed by another key: its own copy is nobody's, and the other one counts.
     let thief = WriterKey { signing: WriterKey::generate(&repo.runtime).signing, ..repo.key.clone() };
     for sealed in first.epoch.seal(&thief.signing).expect("sealed") {
         repo.memory.overwrite(sealed.key().clone(), sealed.bytes().clone());
     }
     let epochs = repo.epochs().await;
-    assert_eq!((epochs.all.len(), epochs.rejected.len()), (0, 2));
+    assert_eq!((epochs.all.len(), epochs.rejected.len()), (1, 1));
 
     // A newer format with a valid signature: the writer must not continue beside it.
     let line = String::from_utf8_lossy(&bytes)
@@ -215,7 +227,7 @@ async fn moved_forged_and_newer_epochs_are_rejected() {
     let signature =
         repo.key.signing.sign(kbak::format::sign::Namespace::Epoch, line.as_bytes()).expect("signed");
     let newer = Bytes::from(line + &signature);
-    for key in [path.epoch_json(), layout::epoch_copy(path.writer, path.plan, path.epoch)] {
+    for key in [path.epoch_json(), repo.epoch_copy(&first.epoch)] {
         repo.memory.overwrite(key, newer.clone());
     }
     let error = repo.ready(&wanted(&[&ada])).await.unwrap_err();
@@ -292,13 +304,15 @@ async fn epoch_made_outside_is_signed_by_the_writer_and_opened_by_the_owner() {
     let made = NewEpoch::from_hand_over(file.as_bytes()).expect("read back");
     let context = repo.epoch_context(&repo.keeper);
     let (epoch, secret) =
-        create::create_epoch(context, &wanted(&[&ada]), Vec::new(), made, repo.now()).await.expect("born");
+        create::create_epoch(context, &wanted(&[&ada]), Vec::new(), made, (repo.now(), &[]))
+            .await
+            .expect("born");
     let runtime = &repo.runtime;
     let silent = Reporter::silent();
     let (keys, _) =
-        wraps::open(&repo.store, runtime, &epoch, &[ada_identity], &silent).await.expect("opened");
+        wraps::open(&repo.store, runtime, &epoch, &[ada_identity], &[], &silent).await.expect("opened");
     assert_eq!(keys.secret, secret);
-    let error = wraps::open(&repo.store, runtime, &epoch, &[eve_identity], &silent).await.unwrap_err();
+    let error = wraps::open(&repo.store, runtime, &epoch, &[eve_identity], &[], &silent).await.unwrap_err();
     let failure = Failure::from(error);
     assert_eq!(failure.exit, Exit::Usage);
     let facts = format!("{:?}", failure.facts);
@@ -327,7 +341,7 @@ async fn wrap_of_another_epoch_is_detected() {
         let identities = [identity];
         let (store, epoch) = (&repo.store, &second.epoch);
         let silent = &silent;
-        async move { wraps::open(store, runtime, epoch, &identities, silent).await }
+        async move { wraps::open(store, runtime, epoch, &identities, &[], silent).await }
     };
     assert!(open(identity).await.is_ok(), "the good wrap still opens");
     let error = open(eve_identity).await.unwrap_err();
@@ -381,8 +395,7 @@ async fn run_begins_with_the_stored_epoch_and_warns_of_what_is_missing() {
     let warnings = std::mem::take(&mut *lock(&heard.0)).join("\n");
     assert!(warnings.contains("the first of this plan, and no owner has proved"), "{warnings}");
     // The copy is lost: listings would not find the epoch, but the writer knows that it was created.
-    let path = repo.path(&first.epoch);
-    let copy = layout::epoch_copy(path.writer, path.plan, path.epoch);
+    let copy = repo.epoch_copy(&first.epoch);
     repo.store.delete(&copy).await.expect("deleted");
     let (epochs, again) = begin(wanted(&[&ada, &eve])).await.expect("the same epoch");
     assert_eq!((epochs.all.len(), again.epoch.epoch), (1, first.epoch.epoch));
@@ -400,12 +413,12 @@ impl EpochSecretStore for AddingKeeper<'_> {
     fn describe(&self) -> String {
         "the keeper".into()
     }
-    async fn load(&self) -> Result<Option<Vec<StoredSecret>>, WriterFileError> {
+    async fn load(&self) -> Result<Option<EpochFileState>, WriterFileError> {
         self.0.load().await
     }
-    async fn update(&self, change: SecretsChange<'_>) -> Result<(), WriterFileError> {
+    async fn update(&self, change: StateChange<'_>) -> Result<(), WriterFileError> {
         let held = self.load().await?.unwrap_or_default();
-        if change(held.clone()).len() < held.len() {
+        if change(held.clone()).is_none_or(|changed| changed.secrets.len() < held.secrets.len()) {
             return Err(WriterFileError::SecretChanged { label: self.describe() });
         }
         self.0.update(change).await
@@ -424,8 +437,8 @@ async fn committed_run_succeeds_though_closed_secrets_cannot_be_removed() {
     assert_eq!((report.outcome(), report.committed.seq), (Exit::Safe, 2));
     let said = lock(&heard.0).join("\n");
     assert!(said.contains("closed epochs stay in it"), "{said}");
-    assert_eq!(repo.keeper.load().await.expect("secrets").expect("some").len(), 2);
+    assert_eq!(repo.keeper.load().await.expect("secrets").expect("some").secrets.len(), 2);
     // The next run removes them.
     repo.backup(folder.path()).await;
-    assert_eq!(repo.keeper.load().await.expect("secrets").expect("some").len(), 1);
+    assert_eq!(repo.keeper.load().await.expect("secrets").expect("some").secrets.len(), 1);
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use kbak::cli::failure::{Exit, Failure};
 use kbak::format::epoch::Parameters;
-use kbak::format::ids::to_hex;
+use kbak::format::ids::{ObjectHash, to_hex};
 use kbak::format::layout;
 use kbak::format::signers::Signers;
 use kbak::keys::epoch_file::{EpochFile, FileSecretStore, epoch_path};
@@ -81,7 +81,8 @@ async fn new_repository_is_proven_by_both_owners_and_holds_no_secret() {
     let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).expect("a file");
     let (key, warning) = WriterKey::read(&folder.path().join("writer.key")).expect("writer.key");
     assert_eq!((key.writer, warning), (made.key.writer, None));
-    let held = EpochFile::parse("epoch", read("writer.key.epoch").as_bytes()).expect("an epoch file").secrets;
+    let held =
+        EpochFile::parse("epoch", read("writer.key.epoch").as_bytes()).expect("an epoch file").state.secrets;
     assert!(held.len() == 1 && held[0].matches(&made.epoch));
     for secret in ["writer.key", "writer.key.epoch", "kbak-writer.secret.yaml", "kbak-epoch.secret.yaml"] {
         let mode = std::fs::metadata(folder.path().join(secret)).expect("a file").permissions().mode();
@@ -210,14 +211,29 @@ async fn owner_is_added_to_every_epoch_by_another_owner() {
         wraps::add(context, &epochs, &records, &ada_only, &eve, &no_prompt()).await.expect("no wrap is due");
     assert!(again.is_empty());
 
+    // A wrap that somebody removed is missed, and added again.
+    let wrap = epochs.all[0].epoch.path().wrap(*added[0].wrap.as_ref().expect("a wrap"));
+    repo.store.delete(&wrap).await.expect("removed");
+    let again =
+        wraps::add(context, &epochs, &records, &ada_only, &eve, &no_prompt()).await.expect("added again");
+    assert!(again.len() == 1 && again[0].wrap.is_ok());
+    let (epochs, records) = state(&repo, &made).await;
+
     // Eve opens it; her signing key is not pinned, which is reported, and no receipt is written.
-    let rows = wraps::check(context, &epochs, std::slice::from_ref(&eve_key)).await.expect("checked");
+    let rows =
+        wraps::check(context, &epochs, &records, std::slice::from_ref(&eve_key)).await.expect("checked");
     assert!(rows[0].opened.is_ok() && matches!(rows[0].receipt, Ok(None)));
     assert!(lock(&warned.0).iter().any(|w| w.contains("not pinned")));
     let mut signers = made.signers.clone();
     signers.extend(kbak::keys::recovery_sheet::signers_of(&made.key, std::slice::from_ref(&eve)));
     let context = KeyContext { signers: &signers, ..context };
-    let rows = wraps::check(context, &epochs, &[eve_key]).await.expect("checked");
+    // Rubbish whose names sort first does not lock her out: her wrap stands in a receipt.
+    for number in 0..300u32 {
+        let mut hash = [0; 32];
+        hash[28..].copy_from_slice(&number.to_be_bytes());
+        repo.memory.overwrite(epochs.all[0].epoch.path().wrap(ObjectHash(hash)), "rubbish".into());
+    }
+    let rows = wraps::check(context, &epochs, &records, &[eve_key]).await.expect("checked");
     assert!(matches!(rows[0].receipt, Ok(Some(_))));
     let records =
         records::list(&repo.store, made.key.writer, None, &signers, &reporter).await.expect("listed");

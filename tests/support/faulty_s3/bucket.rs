@@ -240,7 +240,7 @@ impl S3 for Bucket {
                 key: Some(key.clone()),
                 size: Some(newest.bytes.len() as i64),
                 last_modified: Some(newest.at.into()),
-                e_tag: Some(ETag::Strong(kbak::format::ids::ObjectHash::of(&newest.bytes).to_string())),
+                e_tag: Some(ETag::Strong(kbak::format::ids::to_hex(&md5::Md5::digest(&newest.bytes)))),
                 ..Object::default()
             }
         });

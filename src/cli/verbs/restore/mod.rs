@@ -22,6 +22,7 @@ use crate::cli::options::restore_values::Allowed;
 use crate::cli::options::run_report::{self, RunOutput};
 use crate::cli::options::{OutputArgs, ReadArgs, RunArgs, check_memory};
 use crate::cli::shell::console::Console;
+use crate::cli::shell::display::Display;
 use crate::cli::shell::{prompt, signals};
 use crate::format::body::Item;
 use crate::report::event::Reporter;
@@ -29,10 +30,8 @@ use crate::report::item_state::ItemState;
 use crate::report::run::{ItemReport, RunReport, SnapshotReport};
 use crate::report::text::{plain, plural};
 use crate::restore::job::RestoreJob;
-use crate::restore::{DatabasePreview, ItemPreview};
 use crate::runtime::lock;
 use crate::source::database::postgres::NO_ROLE_PASSWORDS;
-use crate::target::database::TargetState;
 use crate::target::volume::ExistingFiles;
 use objects::ObjectRecorder;
 use preview::Preview;
@@ -197,7 +196,7 @@ pub(crate) fn run(args: &RestoreArgs, console: &Console) -> Result<Exit, Failure
         if args.dry_run.is_some() {
             return Ok(Done::Preview(Box::new(preview::make(args, head, &job).await?)));
         }
-        confirm_drops(args, &job).await?;
+        confirm_drops(args, &job, &display).await?;
         restore(args, &job, &finished).await?;
         Ok(Done::Restored(head))
     });
@@ -272,7 +271,7 @@ fn warn_of_gaps(items: &[&Item], reporter: &Reporter) {
 }
 
 /// Asks on the terminal before databases are dropped. Without a terminal, `--replace-databases` is the consent.
-async fn confirm_drops(args: &RestoreArgs, job: &RestoreJob<'_>) -> Result<(), Failure> {
+async fn confirm_drops(args: &RestoreArgs, job: &RestoreJob<'_>, display: &Display) -> Result<(), Failure> {
     let Some(target) = job.database.as_ref().filter(|_| args.replace_databases && !args.yes) else {
         return Ok(());
     };
@@ -280,13 +279,10 @@ async fn confirm_drops(args: &RestoreArgs, job: &RestoreJob<'_>) -> Result<(), F
         return Ok(());
     }
     let mut dropped = Vec::new();
-    for item in job.items.iter().filter(|item| item.kind == "database") {
+    for item in &job.items {
         // The restore itself reports an error.
-        let Ok(ItemPreview::Databases(_, databases)) = job.preview_item(item).await else { continue };
-        for DatabasePreview { database, target } in databases {
-            if let Ok(TargetState::Dropped(objects)) = target {
-                dropped.push(format!("{} ({})", plain(&database), plural(objects, "object", "objects")));
-            }
+        for (database, objects) in job.dropped_databases(item).await.unwrap_or_default() {
+            dropped.push(format!("{} ({})", plain(&database), plural(objects, "object", "objects")));
         }
     }
     if dropped.is_empty() {
@@ -297,6 +293,7 @@ async fn confirm_drops(args: &RestoreArgs, job: &RestoreJob<'_>) -> Result<(), F
         target.config.describe(),
         dropped.join(", ")
     );
+    let _pause = display.pause();
     let answer = tokio::task::spawn_blocking(move || prompt::ask_line(&question)).await;
     match answer {
         Ok(Some(answer)) if answer == "yes" => Ok(()),

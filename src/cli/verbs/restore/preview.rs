@@ -11,6 +11,7 @@ use crate::cli::shell::output;
 use crate::cli::shell::output::OutputFormat;
 use crate::cli::verbs::gaps::{gap_report, missing};
 use crate::cli::verbs::restore::job::describe_target;
+use crate::cli::verbs::restore::report::{database_gaps, globals_gaps};
 use crate::cli::verbs::restore::{DryRun, Head, RestoreArgs, text};
 use crate::format::body::Item;
 use crate::format::name::Name;
@@ -19,7 +20,7 @@ use crate::report::run::GapReport;
 use crate::report::text::{plain, plural, size};
 use crate::restore::error::ItemError;
 use crate::restore::job::RestoreJob;
-use crate::restore::{DatabasePreview, ItemPreview, ResourcesPreview};
+use crate::restore::{DatabasePreview, DatabasesPreview, ItemPreview, ResourcesPreview};
 use crate::target::database::TargetState;
 use crate::target::kubernetes::{Decision, Plan};
 
@@ -27,6 +28,8 @@ use crate::target::kubernetes::{Decision, Plan};
 const MAX_IN_MEMORY: usize = 4 << 20;
 /// The gaps of an item that are printed.
 const MAX_GAPS: usize = 10;
+/// The parts of an item that would not be restored and that are printed.
+const MAX_REFUSED: usize = 30;
 
 /// The planned restore: its items, and the decision for each object.
 pub(crate) struct Preview {
@@ -160,26 +163,9 @@ fn fill(line: &mut Line, preview: ItemPreview) {
     };
     match preview {
         ItemPreview::Objects(number) => line.what = plural(number, "object", "objects"),
-        ItemPreview::Databases(number, databases) => {
+        ItemPreview::Databases(number, preview) => {
             line.what = plural(number, "database", "databases");
-            for DatabasePreview { database, target } in databases {
-                let (action, text) = match target {
-                    Ok(TargetState::Absent) => (Some("created"), "it is created".to_owned()),
-                    Ok(TargetState::Empty) => {
-                        (Some("filled"), "it exists and is empty: it is filled".to_owned())
-                    }
-                    Ok(TargetState::Dropped(objects)) => {
-                        let objects = plural(objects, "object", "objects");
-                        (Some("dropped"), format!("it exists and is DROPPED first, with its {objects}"))
-                    }
-                    Err(error) => {
-                        let (text, _) = refusal(error);
-                        refuse(format!("{database}: {text}"));
-                        (None, text)
-                    }
-                };
-                line.databases.push(DatabaseLine { database, action, text });
-            }
+            fill_databases(line, preview);
         }
         ItemPreview::Folder(look) => {
             line.bytes = look.bytes;
@@ -200,6 +186,58 @@ fn fill(line: &mut Line, preview: ItemPreview) {
             if !line.absent.is_empty() {
                 line.outcome = Exit::Partial;
             }
+        }
+    }
+}
+
+/// Adds what was foreseen for databases and roles.
+fn fill_databases(line: &mut Line, preview: DatabasesPreview) {
+    let (mut refused, mut damaged) = (Vec::new(), false);
+    let mut refuse = |error: ItemError| {
+        let (text, outcome) = refusal(error);
+        damaged |= outcome == Exit::Damaged;
+        text
+    };
+    match preview.globals {
+        Some(Ok(globals)) => refused.extend(describe_gaps(globals_gaps(globals))),
+        Some(Err(error)) => refused.push(format!("the roles: {}", refuse(error))),
+        None => {}
+    }
+    for DatabasePreview { database, target } in preview.databases {
+        let (action, text) = match target {
+            Ok((state, contents)) => {
+                refused.extend(describe_gaps(database_gaps(&database, contents)));
+                describe_state(state)
+            }
+            Err(error) => {
+                let text = refuse(error);
+                refused.push(format!("{database}: {text}"));
+                line.databases.push(DatabaseLine { database, action: None, text });
+                continue;
+            }
+        };
+        line.databases.push(DatabaseLine { database, action: Some(action), text });
+    }
+    if damaged {
+        line.outcome = Exit::Damaged;
+    } else if !refused.is_empty() {
+        line.outcome = Exit::Partial;
+    }
+    line.refused.append(&mut refused);
+}
+
+fn describe_gaps(gaps: Vec<GapReport>) -> impl Iterator<Item = String> {
+    gaps.into_iter().map(|GapReport { object, reason, .. }| format!("{object}: {reason}"))
+}
+
+/// Returns what is done with a database, in a word and in a sentence.
+fn describe_state(state: TargetState) -> (&'static str, String) {
+    match state {
+        TargetState::Absent => ("created", "it is created".to_owned()),
+        TargetState::Empty => ("filled", "it exists and is empty: it is filled".to_owned()),
+        TargetState::Dropped(objects) => {
+            let objects = plural(objects, "object", "objects");
+            ("dropped", format!("it exists and is DROPPED first, with its {objects}"))
         }
     }
 }
@@ -228,8 +266,11 @@ impl Preview {
                     text.push_str(&format!("  {action}   {}: {what}\n", plain(database)));
                 }
             }
-            for why in refused {
+            for why in refused.iter().take(MAX_REFUSED) {
                 text.push_str(&format!("  not restored   {}\n", plain(why)));
+            }
+            if refused.len() > MAX_REFUSED {
+                text.push_str(&format!("  not restored   {} more in -o json\n", refused.len() - MAX_REFUSED));
             }
         }
         let hash = self.resources.plan.as_ref().map(|plan| plan.hash.clone());

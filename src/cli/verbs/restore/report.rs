@@ -237,7 +237,7 @@ fn databases(item: &Item, report: DatabasesReport) -> Summary {
 }
 
 /// Returns the gaps of a restored database.
-fn database_gaps(database: &str, restored: RestoredDatabase) -> Vec<GapReport> {
+pub(super) fn database_gaps(database: &str, restored: RestoredDatabase) -> Vec<GapReport> {
     let named = |code: &'static str| {
         move |one: NotApplied| gap(code, database.to_owned(), format!("{}: {}", one.property, one.reason))
     };
@@ -264,7 +264,7 @@ fn describe_roles(report: &GlobalsReport) -> String {
 }
 
 /// Returns the gaps of roles. An existing role that is kept and is the same has no gap.
-fn globals_gaps(report: GlobalsReport) -> Vec<GapReport> {
+pub(super) fn globals_gaps(report: GlobalsReport) -> Vec<GapReport> {
     let refused: BTreeMap<String, u64> = report.refused;
     let refused = refused.into_iter().map(|(words, times)| {
         let times = plural(times, "statement", "statements");

@@ -103,6 +103,17 @@ fn remarks(plan: &Plan, lines: &mut Lines) {
     for (object, why) in plan.refused.iter().take(NAMES) {
         line("refused", format!("{object} by the server, in a dry run: {why}"));
     }
+    let more = plan.refused_count.saturating_sub(NAMES.min(plan.refused.len()) as u64);
+    if more > 0 {
+        line("refused", format!("{} more by the server, in a dry run: -o json names them", count(more)));
+    }
+    for (object, what) in plan.dropped.iter().take(NAMES) {
+        line("dropped", format!("{object}: {what}"));
+    }
+    let more = plan.dropped_count.saturating_sub(NAMES.min(plan.dropped.len()) as u64);
+    if more > 0 {
+        line("dropped", format!("{} more fields that the server refuses: -o json names them", count(more)));
+    }
     for absent in &plan.absent {
         line("absent", nothing_fits(absent));
     }

@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use super::messages::{OF_PSQL, OF_ROW_TOOLS};
 use crate::plan::TlsMode;
-use crate::source::database::tool::{
-    ClientTools, LineObserver, PASSWORD_PATH, Tool, ToolCommand, ToolMessages,
-};
+use crate::source::database::tool::{ClientTools, LineObserver, PASSWORD_PATH, Tool, ToolCommand};
 use crate::source::database::{DatabaseConfig, DatabaseError, Password};
 
 /// Folders in which distributions keep client tools, one per major version.
@@ -17,41 +16,6 @@ const INSTALLED: &[(&str, &str)] = &[("/usr/lib/postgresql", "bin"), ("/usr/libe
 /// The system's certificate authorities, for libraries before 16, without `sslrootcert=system`.
 const SYSTEM_CERTIFICATES: &[&str] =
     &["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
-/// The beginnings of lines that tell of an error.
-const ERROR_LINES: &[&str] = &["pg_", "psql:", "ERROR:", "FATAL:", "PANIC:", "createdb:", "dropdb:"];
-
-/// Messages of libpq for a server that is unreachable or went away (fe-connect.c, strerror(3)).
-const MESSAGES: ToolMessages = ToolMessages {
-    shown: shown_line,
-    is_progress,
-    unreachable: &[
-        "connection refused",
-        "connection reset",
-        "timed out",
-        "timeout expired",
-        "no route to host",
-        "no such file or directory",
-        "could not translate host name",
-        "closed the connection unexpectedly",
-        "no connection to the server",
-    ],
-};
-
-/// Returns an error line, without a value that it quotes at its end. All other lines quote rows
-/// (`CONTEXT: COPY …, line 7: "…"`) and statements.
-fn shown_line(line: &str) -> Option<String> {
-    if !ERROR_LINES.iter().any(|start| line.starts_with(start)) || line.contains("Command was:") {
-        return None;
-    }
-    Some(line.split_once(": \"").map_or_else(|| line.to_owned(), |(head, _)| format!("{head}: …")))
-}
-
-/// Returns true for the lines that `pg_restore --verbose` adds.
-fn is_progress(line: &str) -> bool {
-    let marks = ["error: ", "fatal: ", "warning: ", "hint: "];
-    line.strip_prefix("pg_restore: ").is_some_and(|text| !marks.iter().any(|mark| text.starts_with(mark)))
-}
-
 /// Starts a tool with the connection settings in its environment, and `has_input` to write to it.
 pub(crate) fn start<I: AsRef<OsStr>>(
     config: &DatabaseConfig,
@@ -84,7 +48,7 @@ pub(crate) fn start_observed<I: AsRef<OsStr>>(
     }
     let password = password.map(|password| (password.clone(), password_file(&password)));
     let arguments = arguments.into_iter().map(|argument| argument.as_ref().to_owned()).collect();
-    let messages = &MESSAGES;
+    let messages = if program == "psql" { &OF_PSQL } else { &OF_ROW_TOOLS };
     let command = ToolCommand { program, arguments, environment, password, has_input, messages, observer };
     Tool::start(config, tools, command)
 }
@@ -183,17 +147,6 @@ async fn version(folder: &Path) -> Option<(u32, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::database::tool::shown;
-
-    #[test]
-    fn row_values_and_passwords_are_masked() {
-        let stderr = b"pg_restore: error: COPY failed for table \"t\": ERROR:  invalid input syntax for type integer: \"canary\"\n\
-            CONTEXT:  COPY t, line 1, column a: \"canary\"\ncanary goes on\nDETAIL:  Key (a)=(canary)\n\
-            pg_restore: error: server says hunter2\nCommand was: INSERT canary\n";
-        let shown = shown(stderr, Some(&Password::new("hunter2".to_owned())), &MESSAGES);
-        assert!(!shown.contains("canary") && !shown.contains("hunter2"), "{shown}");
-        assert!(shown.contains("invalid input syntax") && shown.contains("table \"t\""), "{shown}");
-    }
 
     #[test]
     fn database_name_like_a_connection_string_is_quoted() {

@@ -8,6 +8,7 @@
 pub mod archive;
 pub(crate) mod client;
 pub(crate) mod globals;
+pub(crate) mod messages;
 pub(crate) mod properties;
 mod recipe;
 mod settings;

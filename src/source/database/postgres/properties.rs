@@ -12,10 +12,56 @@ const RESET_GRANTOR: &str = "RESET SESSION AUTHORIZATION;";
 pub struct Property {
     /// The property for display, such as `the setting search_path of the role shop`. Holds no value.
     pub description: String,
-    /// True if it grants or revokes rights.
-    pub changes_rights: bool,
+    /// The kind of the property, which decides about the right that it needs.
+    pub kind: PropertyKind,
     /// The SQL statements that set it together, in order. They may hold secrets: never show them.
     pub steps: Vec<String>,
+}
+
+/// The kind of a property.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PropertyKind {
+    /// A limit or a comment.
+    Plain,
+    /// A setting of a role that has no other scope, or of a database, or of all roles.
+    Setting {
+        /// The parameter.
+        parameter: String,
+    },
+    /// A setting of a role in one database.
+    SettingInDatabase {
+        /// The parameter.
+        parameter: String,
+        /// The role.
+        role: String,
+        /// The database.
+        database: String,
+    },
+    /// The right of a role to set a parameter.
+    ParameterRight {
+        /// The parameter.
+        parameter: String,
+    },
+    /// Rights of a role in a database.
+    DatabaseRight {
+        /// The role.
+        role: String,
+        /// True if a role other than the owner granted them.
+        has_grantor: bool,
+    },
+    /// The owner of a database.
+    Owner {
+        /// The role.
+        role: String,
+    },
+}
+
+impl PropertyKind {
+    /// Returns true for what gives a role rights in a database, also as its owner.
+    #[must_use]
+    pub fn changes_rights(&self) -> bool {
+        matches!(self, Self::ParameterRight { .. } | Self::DatabaseRight { .. } | Self::Owner { .. })
+    }
 }
 
 /// The properties found in a dump's texts.
@@ -45,14 +91,17 @@ pub fn database_properties(texts: &[String], target: &str) -> Properties {
             // kbak creates the database itself, without this statement.
             ["CREATE", "DATABASE", _, rest @ ..] => properties.refused.extend(unsupported_option(rest)),
             _ => match database_property(&tokens) {
-                Some((at, description, changes_rights)) => {
+                Some((at, description, mut kind)) => {
+                    if let PropertyKind::DatabaseRight { has_grantor, .. } = &mut kind {
+                        *has_grantor = grantor.is_some();
+                    }
                     tokens[at] = Token::Quoted(target.to_owned());
                     let statement = to_sql(&tokens);
                     let steps = match &grantor {
                         Some(set) => vec![set.clone(), statement, RESET_GRANTOR.to_owned()],
                         None => vec![statement],
                     };
-                    properties.known.push(Property { description, changes_rights, steps });
+                    properties.known.push(Property { description, kind, steps });
                 }
                 None => properties.refused.push(first_words(&words)),
             },
@@ -71,23 +120,28 @@ fn unsupported_option(words: &[&str]) -> Option<String> {
         .then(|| "the locale provider".into())
 }
 
-/// Returns the position of the database's name, the property, and true if it concerns rights.
-fn database_property(tokens: &[Token]) -> Option<(usize, String, bool)> {
+/// Returns the position of the database's name, the property in words, and its kind.
+fn database_property(tokens: &[Token]) -> Option<(usize, String, PropertyKind)> {
     let words: Vec<&str> = tokens.iter().map(Token::word).collect();
     match words.as_slice() {
         ["ALTER", "DATABASE", _, "CONNECTION", "LIMIT", rest @ ..] if is_value(rest) => {
-            Some((2, "the connection limit".into(), false))
+            Some((2, "the connection limit".into(), PropertyKind::Plain))
         }
         ["ALTER", "DATABASE", _, "IS_TEMPLATE", rest @ ..] if is_value(rest) => {
-            Some((2, "that it is a template".into(), false))
+            Some((2, "that it is a template".into(), PropertyKind::Plain))
         }
-        ["ALTER", "DATABASE", _, "SET", ..] => Some((2, describe_setting(&tokens[4..])?, false)),
+        ["ALTER", "DATABASE", _, "SET", ..] => {
+            let parameter = set_parameter(&tokens[4..])?;
+            Some((2, format!("the setting {parameter}"), PropertyKind::Setting { parameter }))
+        }
         ["ALTER", "ROLE", _, "IN", "DATABASE", _, "SET", ..] => {
-            let property = format!("{} of the role {}", describe_setting(&tokens[7..])?, tokens[2].name()?);
-            Some((5, property, false))
+            let (parameter, role) = (set_parameter(&tokens[7..])?, tokens[2].name()?);
+            let (property, database) =
+                (format!("the setting {parameter} of the role {role}"), tokens[5].name()?);
+            Some((5, property, PropertyKind::SettingInDatabase { parameter, role, database }))
         }
         ["COMMENT", "ON", "DATABASE", _, "IS", _] if tokens[5].is_text() => {
-            Some((3, "the comment".into(), false))
+            Some((3, "the comment".into(), PropertyKind::Plain))
         }
         [verb @ ("GRANT" | "REVOKE"), ..] => {
             let on = words.iter().position(|word| *word == "ON")?;
@@ -96,7 +150,8 @@ fn database_property(tokens: &[Token]) -> Option<(usize, String, bool)> {
                 let to = if *verb == "GRANT" { "TO" } else { "FROM" };
                 words.get(on + 3) == Some(&to) && matches!(words[on + 5..], [] | ["WITH", "GRANT", "OPTION"])
             };
-            fits.then(|| (on + 2, format!("rights of {role}"), true))
+            let property = format!("rights of {role}");
+            fits.then(|| (on + 2, property, PropertyKind::DatabaseRight { role, has_grantor: false }))
         }
         _ => None,
     }
@@ -107,41 +162,47 @@ fn database_property(tokens: &[Token]) -> Option<(usize, String, bool)> {
 /// a comment, rights to set parameters. Also returns the role.
 pub(super) fn role_property(tokens: &[Token]) -> Option<(String, Property)> {
     let words: Vec<&str> = tokens.iter().map(Token::word).collect();
-    let (role, property, changes_rights) = match words.as_slice() {
-        ["ALTER", "ROLE", _, "SET", ..] => (tokens[2].name()?, describe_setting(&tokens[4..])?, false),
+    let (role, property, kind) = match words.as_slice() {
+        ["ALTER", "ROLE", _, "SET", ..] => {
+            let parameter = set_parameter(&tokens[4..])?;
+            (tokens[2].name()?, format!("the setting {parameter}"), PropertyKind::Setting { parameter })
+        }
         ["ALTER", "ROLE", _, "IN", "DATABASE", _, "SET", ..] => {
-            let property =
-                format!("{} in the database {}", describe_setting(&tokens[7..])?, tokens[5].name()?);
-            (tokens[2].name()?, property, false)
+            let (parameter, role) = (set_parameter(&tokens[7..])?, tokens[2].name()?);
+            let database = tokens[5].name()?;
+            let property = format!("the setting {parameter} in the database {database}");
+            (role.clone(), property, PropertyKind::SettingInDatabase { parameter, role, database })
         }
         ["COMMENT", "ON", "ROLE", _, "IS", _] if tokens[5].is_text() => {
-            (tokens[3].name()?, "the comment".to_owned(), false)
+            (tokens[3].name()?, "the comment".to_owned(), PropertyKind::Plain)
         }
         ["GRANT", "SET" | "ALL", "ON", "PARAMETER", _, "TO", _]
         | ["GRANT", "ALTER", "SYSTEM", "ON", "PARAMETER", _, "TO", _] => {
             let parameter = tokens[tokens.len() - 3].name()?;
-            (tokens.last()?.name()?, format!("the right to set {parameter}"), true)
+            let property = format!("the right to set {parameter}");
+            (tokens.last()?.name()?, property, PropertyKind::ParameterRight { parameter })
         }
         _ => return None,
     };
     let description = format!("{property} of the role {role}");
-    Some((role, Property { description, changes_rights, steps: vec![to_sql(tokens)] }))
+    Some((role, Property { description, kind, steps: vec![to_sql(tokens)] }))
 }
 
 /// Recognizes a setting for all roles (`ALTER ROLE ALL SET …`). A role named `ALL` is always quoted.
 pub(super) fn setting_of_all_roles(tokens: &[Token]) -> Option<Property> {
     let words: Vec<&str> = tokens.iter().map(Token::word).collect();
     let ["ALTER", "ROLE", "ALL", "SET", ..] = words.as_slice() else { return None };
-    let description = format!("{} of all roles", describe_setting(&tokens[4..])?);
-    Some(Property { description, changes_rights: false, steps: vec![to_sql(tokens)] })
+    let parameter = set_parameter(&tokens[4..])?;
+    let description = format!("the setting {parameter} of all roles");
+    Some(Property { description, kind: PropertyKind::Setting { parameter }, steps: vec![to_sql(tokens)] })
 }
 
-/// Describes the rest of `SET` if it is a name, `TO` or `=`, and strings.
-fn describe_setting(tokens: &[Token]) -> Option<String> {
+/// Returns the parameter in the rest of `SET` if it is a name, `TO` or `=`, and strings.
+fn set_parameter(tokens: &[Token]) -> Option<String> {
     let (parameter, rest) = tokens.split_first()?;
     let (to, values) = rest.split_first()?;
     let fits = matches!(to.word(), "TO" | "=") && is_literal_list(values);
-    fits.then(|| parameter.name()).flatten().map(|parameter| format!("the setting {parameter}"))
+    fits.then(|| parameter.name()).flatten()
 }
 
 /// Returns true for a number or a word, perhaps after an equals sign or a minus.

@@ -11,12 +11,13 @@ use crate::source::database::DatabaseError;
 use crate::source::database::postgres::Postgres;
 use crate::source::database::postgres::archive::{ArchiveError, ArchiveScanner};
 use crate::source::database::postgres::client::{connection, start_observed};
+use crate::source::database::postgres::messages::text_hidden_by;
 use crate::source::database::tool::{LineObserver, Tool};
 
 /// The number of bytes that are written to `pg_restore` at once.
-const WRITE_SIZE: usize = 256 << 10;
+pub(super) const WRITE_SIZE: usize = 256 << 10;
 /// The most refused entries that are named.
-const MAX_NAMED: usize = 100;
+pub(super) const MAX_NAMED: usize = 100;
 /// Parts of messages that say that the connection ended, so that no later entry was restored.
 const CONNECTION_LOST: &[&str] = &[
     "closed the connection unexpectedly",
@@ -41,7 +42,9 @@ struct EntryErrors {
 
 impl EntryErrors {
     fn read_line(&mut self, line: &str) {
-        let Some(message) = line.strip_prefix("pg_restore: ") else { return };
+        let Some(message) = line.strip_prefix("pg_restore: ") else {
+            return self.read_context(line);
+        };
         if let Some(entry) = started_entry(message) {
             self.entry = entry;
         } else if message.starts_with("warning: errors ignored on restore") {
@@ -55,6 +58,16 @@ impl EntryErrors {
             } else {
                 self.more += 1;
             }
+        }
+    }
+
+    /// Adds to the last error where it happened.
+    fn read_context(&mut self, line: &str) {
+        let Some(last) = self.named.last_mut().filter(|_| self.more == 0) else { return };
+        if let Some(hidden) = text_hidden_by(line, &last.reason) {
+            last.reason = hidden;
+        } else if let Some(place) = line.strip_prefix("CONTEXT:  ") {
+            last.reason.push_str(&format!(" ({place})"));
         }
     }
 }
@@ -125,14 +138,19 @@ pub(super) async fn restore_archive(
     let not_applied = if is_verified_complete {
         apply_properties(server, request, &statements).await?
     } else {
-        vec![NotApplied {
-            property: "owner, rights, limits, settings and comment of the database".into(),
-            reason: "the archive's format is newer than this version of kbak knows".into(),
-        }]
+        vec![unknown_format()]
     };
     kill_point("restore.properties.applied");
     let (refused, more_refused) = (errors.named, errors.more);
     Ok(RestoredDatabase { is_verified_complete, refused, more_refused, not_applied })
+}
+
+/// Returns what is not applied of an archive whose format is unknown.
+pub(super) fn unknown_format() -> NotApplied {
+    NotApplied {
+        property: "owner, rights, limits, settings and comment of the database".into(),
+        reason: "the archive's format is newer than this version of kbak knows".into(),
+    }
 }
 
 /// Writes the archive to the tool and closes its input. Returns the tool's end of the pipe as an inner
@@ -166,6 +184,7 @@ async fn write_archive(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::database::postgres::messages::RAISED;
 
     #[test]
     fn refused_entries_are_named_with_the_reason() {
@@ -185,6 +204,10 @@ mod tests {
             "pg_restore: error: could not execute query: ERROR:  odd",
             "pg_restore: processing data for table \"public.two words\"",
             "pg_restore: error: COPY failed for table \"two words\": ERROR:  invalid input",
+            "CONTEXT:  COPY two words, line 7",
+            "pg_restore: creating INDEX \"public.named\"",
+            "pg_restore: error: could not execute query: ERROR:  bad customer canary",
+            RAISED,
         ] {
             errors.read_line(line);
         }
@@ -197,7 +220,8 @@ mod tests {
                 "EXTENSION hstore: ERROR:  permission denied",
                 "EXTENSION hstore: ERROR:  and once more",
                 "COMMENT public.TABLE odd\"name: ERROR:  odd",
-                "TABLE DATA public.two words: COPY failed for table \"two words\": ERROR:  invalid input",
+                "TABLE DATA public.two words: COPY failed for table \"two words\": ERROR:  invalid input (COPY two words, line 7)",
+                "INDEX public.named: ERROR:  a function of the database raised it; the server's log has the text",
             ]
         );
         assert!(!errors.is_at_end && !errors.is_disconnected);

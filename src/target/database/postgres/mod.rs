@@ -7,15 +7,18 @@
 
 mod archive;
 mod preview;
+mod preview_contents;
+mod preview_roles;
 mod properties;
+mod rights;
 mod roles;
 mod script;
 
 use async_trait::async_trait;
 
 use super::{
-    DatabaseRestore, DumpReader, GlobalsReport, NotApplied, RestoreRecipe, RestoredDatabase, StreamContents,
-    TargetDatabase, TargetState,
+    DatabaseRestore, DumpReader, GlobalsPreview, GlobalsReport, NotApplied, RestoreRecipe, RestoredDatabase,
+    StreamContents, TargetDatabase, TargetState,
 };
 use crate::runtime::kill_point;
 use crate::source::database::postgres::tokens::{quote_identifier, quote_literal};
@@ -79,6 +82,22 @@ impl RestoreRecipe for Postgres {
 
     async fn preview_database(&self, request: &DatabaseRestore) -> Result<TargetState, DatabaseError> {
         preview::database(self, request).await
+    }
+
+    async fn preview_globals(&self, dump: &mut DumpReader<'_>) -> Result<GlobalsPreview, DatabaseError> {
+        check_tools(self)?;
+        preview_roles::globals(self, dump).await
+    }
+
+    async fn preview_contents(
+        &self,
+        request: &DatabaseRestore,
+        target: TargetState,
+        globals: Option<&GlobalsPreview>,
+        dump: &mut DumpReader<'_>,
+    ) -> Result<RestoredDatabase, DatabaseError> {
+        check_tools(self)?;
+        preview_contents::contents(self, request, target, globals, dump).await
     }
 
     /// Counts tables, views, functions, types, schemas, large objects and all else that a dump may hold.

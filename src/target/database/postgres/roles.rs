@@ -26,7 +26,7 @@ const PLAIN_OPTIONS: &[&str] = &["INHERIT", "LOGIN", CONNECTION_LIMIT];
 const PRELOADED: &str = "_preload_libraries";
 
 /// The purpose of a statement about roles.
-enum Purpose {
+pub(super) enum Purpose {
     /// A role with all of its options.
     Role,
     /// A role with its plain options, if the server refuses it with all of them.
@@ -39,50 +39,100 @@ enum Purpose {
     Grantor { grantor: String, role: String, member: String },
 }
 
+/// The roles and settings of a backup, beside those of the server.
+pub(super) struct Comparison {
+    pub(super) backup: Globals,
+    known: BTreeSet<String>,
+    current: Globals,
+}
+
+impl Comparison {
+    /// Reads the dump and the server.
+    pub(super) async fn read(server: &Postgres, dump: &mut DumpReader<'_>) -> Result<Self, DatabaseError> {
+        Self::of(server, split_globals(&read_text(server, dump).await?)).await
+    }
+
+    async fn of(server: &Postgres, backup: Globals) -> Result<Self, DatabaseError> {
+        let names = "SELECT coalesce(json_agg(rolname), '[]') FROM pg_catalog.pg_roles";
+        let known = server.query(&server.config.maintenance_database, names).await?;
+        Ok(Self { backup, known, current: current_globals(server).await? })
+    }
+
+    /// Returns the roles that the server lacks.
+    pub(super) fn new_roles(&self) -> impl Iterator<Item = &Role> {
+        self.backup.roles.iter().filter(|role| !self.known.contains(&role.name))
+    }
+
+    /// Returns the properties of roles that the server lacks.
+    pub(super) fn new_properties(&self) -> impl Iterator<Item = &(String, Property)> {
+        self.backup.properties.iter().filter(|(role, _)| !self.known.contains(role))
+    }
+
+    /// Returns the memberships that the server lacks.
+    pub(super) fn new_memberships(&self) -> impl Iterator<Item = &Membership> {
+        let is_new = |one: &&Membership| existing_membership(one, &self.current).is_none();
+        self.backup.memberships.iter().filter(is_new)
+    }
+
+    /// Returns the report of a restore of which the server refused these changes.
+    pub(super) fn report(&self, server: &Postgres, refused: &[(Purpose, String)]) -> GlobalsReport {
+        let lacking = roles_not_created(refused);
+        let created = self.new_roles().map(|role| role.name.clone());
+        let existing = || self.backup.roles.iter().filter(|role| self.known.contains(&role.name));
+        let differences = existing().filter_map(|role| difference(server, role, &self.backup, &self.current));
+        let grantors = self.backup.memberships.iter().filter_map(|membership| {
+            let existing = existing_membership(membership, &self.current)?;
+            if existing.sql == membership.sql { None } else { other_grantor(membership, existing) }
+        });
+        GlobalsReport {
+            created: created.filter(|name| !lacking.contains(name.as_str())).collect(),
+            existed: existing().map(|role| role.name.clone()).collect(),
+            refused: self.backup.refused.clone(),
+            not_applied: differences.chain(grantors).chain(gaps(refused, &lacking)).collect(),
+        }
+    }
+
+    /// Returns the settings of all roles to be set, and those that are not.
+    pub(super) fn settings_of_all(&self) -> (Vec<&Property>, Vec<NotApplied>) {
+        let (mut set, mut not_applied) = (Vec::new(), Vec::new());
+        for property in &self.backup.settings_of_all {
+            let Property { description, steps, .. } = property;
+            let kept = |reason: &str| NotApplied { property: description.clone(), reason: reason.to_owned() };
+            match self.current.settings_of_all.iter().find(|one| one.description == *description) {
+                Some(same) if same.steps == *steps => {}
+                Some(_) => not_applied.push(kept("this server has another value, which is kept")),
+                None if description.contains(PRELOADED) => not_applied.push(kept(
+                    "without these libraries nobody could connect: set it when they are installed",
+                )),
+                None => set.push(property),
+            }
+        }
+        (set, not_applied)
+    }
+}
+
 /// Creates the roles of a dump that do not exist, with their settings, comments and rights, and grants the
 /// memberships. Existing roles stay unchanged, and their differences are reported.
 pub(super) async fn restore_roles(
     server: &Postgres,
     dump: &mut DumpReader<'_>,
 ) -> Result<GlobalsReport, DatabaseError> {
-    let backup = split_globals(&read_text(server, dump).await?);
-    let maintenance = &server.config.maintenance_database;
-    let names = "SELECT coalesce(json_agg(rolname), '[]') FROM pg_catalog.pg_roles";
-    let known: BTreeSet<String> = server.query(maintenance, names).await?;
-    let current = current_globals(server).await?;
+    let compared = Comparison::read(server, dump).await?;
     kill_point("restore.roles.compared");
-
-    let mut report = GlobalsReport { refused: backup.refused.clone(), ..GlobalsReport::default() };
     let mut changes = Transaction::new();
-    for role in &backup.roles {
-        if known.contains(&role.name) {
-            report.existed.push(role.name.clone());
-            report.not_applied.extend(difference(server, role, &backup, &current));
-        } else {
-            add_role(&mut changes, role);
-        }
+    for role in compared.new_roles() {
+        add_role(&mut changes, role);
     }
-    for (role, Property { description, steps, .. }) in &backup.properties {
-        if !known.contains(role) {
-            changes.add(Purpose::Property(role.clone(), description.clone()), steps, |_| {});
-        }
+    for (role, Property { description, steps, .. }) in compared.new_properties() {
+        changes.add(Purpose::Property(role.clone(), description.clone()), steps, |_| {});
     }
-    for membership in &backup.memberships {
-        match existing_membership(membership, &current) {
-            None => add_membership(&mut changes, membership),
-            Some(existing) if existing.sql == membership.sql => {}
-            Some(existing) => report.not_applied.extend(other_grantor(membership, existing)),
-        }
+    for membership in compared.new_memberships() {
+        add_membership(&mut changes, membership);
     }
-    let refused = changes.run(server, maintenance).await?;
+    let refused = changes.run(server, &server.config.maintenance_database).await?;
     kill_point("restore.roles.restored");
     let refused: Vec<(Purpose, String)> = refused.into_iter().map(|one| (one.purpose, one.state)).collect();
-    let lacking = roles_not_created(&refused);
-    let created = backup.roles.iter().map(|role| &role.name);
-    let created = created.filter(|name| !known.contains(*name) && !lacking.contains(name.as_str()));
-    report.created = created.cloned().collect();
-    report.not_applied.extend(gaps(&refused, &lacking));
-    Ok(report)
+    Ok(compared.report(server, &refused))
 }
 
 /// Sets the settings for all roles. An existing setting is kept.
@@ -90,22 +140,15 @@ pub(super) async fn restore_settings(
     server: &Postgres,
     dump: &mut DumpReader<'_>,
 ) -> Result<Vec<NotApplied>, DatabaseError> {
-    let backup = split_globals(&read_text(server, dump).await?).settings_of_all;
-    if backup.is_empty() {
+    let backup = split_globals(&read_text(server, dump).await?);
+    if backup.settings_of_all.is_empty() {
         return Ok(Vec::new());
     }
-    let current = current_globals(server).await?.settings_of_all;
-    let mut not_applied = Vec::new();
+    let compared = Comparison::of(server, backup).await?;
+    let (set, mut not_applied) = compared.settings_of_all();
     let mut changes = Transaction::new();
-    for Property { description, steps, .. } in &backup {
-        let kept = |reason: &str| NotApplied { property: description.clone(), reason: reason.to_owned() };
-        match current.iter().find(|one| one.description == *description) {
-            Some(same) if same.steps == *steps => {}
-            Some(_) => not_applied.push(kept("this server has another value, which is kept")),
-            None if description.contains(PRELOADED) => not_applied
-                .push(kept("without these libraries nobody could connect: set it when they are installed")),
-            None => changes.add(description.clone(), steps, |_| {}),
-        }
+    for Property { description, steps, .. } in set {
+        changes.add(description.clone(), steps, |_| {});
     }
     let refused = changes.run(server, &server.config.maintenance_database).await?;
     let refused =
@@ -150,16 +193,23 @@ fn add_role(changes: &mut Transaction<Purpose>, role: &Role) {
     let plain: Vec<&String> = plain.map(|(_, sql)| sql).collect();
     changes.add(Purpose::Role, &[create(&all)], |changes| {
         changes.add(Purpose::PlainRole(role.name.clone()), &[create(&plain)], |_| {});
-        for (option, sql) in &role.options {
-            // The negated options are the defaults.
-            if PLAIN_OPTIONS.contains(option) || sql.starts_with("NO") {
-                continue;
-            }
-            let what = if *option == PASSWORD { "the password" } else { sql.as_str() };
-            let purpose = Purpose::Property(role.name.clone(), format!("{what} of the role {}", role.name));
+        for (option, sql) in further_options(role) {
+            let purpose = option_purpose(role, option, sql);
             changes.add(purpose, &[format!("ALTER ROLE {name} WITH {sql};")], |_| {});
         }
     });
+}
+
+/// Returns the options of a role that not every user may give who may create roles. The negated options are the
+/// defaults.
+pub(super) fn further_options(role: &Role) -> impl Iterator<Item = (&'static str, &String)> {
+    let options = role.options.iter().map(|(option, sql)| (*option, sql));
+    options.filter(|(option, sql)| !PLAIN_OPTIONS.contains(option) && !sql.starts_with("NO"))
+}
+
+pub(super) fn option_purpose(role: &Role, option: &str, sql: &str) -> Purpose {
+    let what = if option == PASSWORD { "the password" } else { sql };
+    Purpose::Property(role.name.clone(), format!("{what} of the role {}", role.name))
 }
 
 /// Adds a membership: granted by the same role as in the backup, or, if the server refuses that, by the user

@@ -92,17 +92,22 @@ impl Creator<'_> {
         let (body, claim) = (&mut prepared.body, &attempt.object);
         let volume = self.shared.claim_volume(self.cluster, body, claim, self.foreign).await?;
         // A create counts against quotas and calls webhooks even if it is refused, so look first.
-        let mut attempt = if let Some(existing) = self.find_existing(&paths, &attempt.object).await? {
-            self.reconcile_existing(prepared, &paths, Some(existing), false, attempt).await?
-        } else if let ClaimVolume::Pending(refusal) = volume {
-            return Ok(attempt.failed_for_now(refusal));
-        } else if let Some(refusal) = self.reason_to_wait(&prepared.kind, &prepared.body).await? {
-            return Ok(attempt.failed_for_now(refusal));
-        } else {
-            self.send(prepared, &paths, attempt).await?
-        };
-        if attempt.unfinished.is_none() && attempt.outcome.is_fine() {
-            attempt.unfinished = volume.remaining_work(&attempt.new_uid, attempt.outcome == Outcome::Created);
+        let (mut attempt, remaining) =
+            if let Some(existing) = self.find_existing(&paths, &attempt.object).await? {
+                let remaining = volume.remaining_work_of_existing(&existing, &attempt.object);
+                (self.reconcile_existing(prepared, &paths, Some(existing), false, attempt).await?, remaining)
+            } else if let ClaimVolume::Pending(refusal) = volume {
+                return Ok(attempt.failed_for_now(refusal));
+            } else if let Some(refusal) = self.reason_to_wait(&prepared.kind, &prepared.body).await? {
+                return Ok(attempt.failed_for_now(refusal));
+            } else {
+                volume.mark(&mut prepared.body);
+                let attempt = self.send(prepared, &paths, attempt).await?;
+                let remaining = volume.remaining_work(&attempt.new_uid, attempt.outcome == Outcome::Created);
+                (attempt, remaining)
+            };
+        if attempt.outcome.is_fine() {
+            attempt.unfinished = attempt.unfinished.or(remaining);
         }
         Ok(attempt)
     }

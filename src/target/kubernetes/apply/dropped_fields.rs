@@ -16,12 +16,12 @@ const MAX_DROPS: usize = MAX_SINGLE_PORTS + 2;
 
 /// The fields that were dropped from one object, in words.
 #[derive(Debug, Default)]
-pub(super) struct DroppedFields(Vec<String>);
+pub(crate) struct DroppedFields(Vec<String>);
 
 impl DroppedFields {
     /// Drops the fields because of which the server refuses `object`. Returns false if the refusal has another
     /// reason, if there is nothing to drop, or after [`MAX_DROPS`] refusals.
-    pub(super) fn drop_refused(&mut self, status: &ApiStatus, object: &mut Value) -> bool {
+    pub(crate) fn drop_refused(&mut self, status: &ApiStatus, object: &mut Value) -> bool {
         if self.0.len() >= MAX_DROPS {
             return false;
         }
@@ -39,8 +39,13 @@ impl DroppedFields {
         is_dropped
     }
 
+    /// Returns each of them in words.
+    pub(crate) fn into_words(self) -> Vec<String> {
+        self.0
+    }
+
     /// Returns a warning for each of them.
-    pub(super) fn warnings<'a>(&'a self, object: &'a ObjectRef) -> impl Iterator<Item = Warning> + 'a {
+    pub(crate) fn warnings<'a>(&'a self, object: &'a ObjectRef) -> impl Iterator<Item = Warning> + 'a {
         self.0.iter().map(move |what| Warning::Own(format!("{object}: {what}")))
     }
 }

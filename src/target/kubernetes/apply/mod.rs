@@ -2,7 +2,7 @@
 
 mod attempt;
 mod create;
-mod dropped_fields;
+pub(crate) mod dropped_fields;
 pub(crate) mod dry_run;
 mod existing;
 mod outcome_tracker;
@@ -22,6 +22,7 @@ use super::{
     is_merged, is_shared_namespace, open_lines, order, path_segment, text, with_budget,
 };
 use crate::kubernetes::{Cluster, KindInfo};
+use crate::plan::SideEffect;
 use crate::report::event::Meter;
 use attempt::RestoreAttempt;
 use create::{CircuitBreaker, Creator};
@@ -52,13 +53,14 @@ pub async fn restore_resources(
     tracker.report.foreign = foreign;
     tracker.report.has_release_choice = config.release.is_some();
     tracker.report.has_existing_choice = config.existing.is_some();
+    let can_select = !foreign || config.is_released(SideEffect::Volumes);
     let mut restore = RestoreRun {
         cluster,
         streams,
         config,
         cluster_state,
         foreign,
-        shared: RestoreState::new(requirements.take_volumes()),
+        shared: RestoreState::new(requirements.take_volumes(), can_select),
         requirements,
         claimed_names: HashMap::new(),
         created_definitions: HashSet::new(),

@@ -8,8 +8,9 @@ use serde_json::Value;
 use crate::kubernetes::{ApiError, Cluster, KindInfo};
 use crate::runtime::lock;
 use crate::target::kubernetes::{
-    ObjectRef, Outcome, Refusal, RefusalCause, VOLUME_IN_USE, change::clear_volume_name, get_object,
-    path_segment, text,
+    ObjectRef, Outcome, Refusal, RefusalCause, VOLUME_IN_USE, annotation,
+    change::{WITHOUT_DATA, clear_volume_name, mark_without_data},
+    get_object, path_segment, text,
 };
 
 #[derive(Debug, Default)]
@@ -55,9 +56,10 @@ pub(crate) enum ClaimVolume {
 }
 
 impl RestoreState {
-    /// Returns the state before a restore; `left_out` are restorable volumes that are not selected.
-    pub(crate) fn new(left_out: HashSet<String>) -> Self {
-        Self { left_out, ..Self::default() }
+    /// Returns the state before a restore; `left_out` are restorable volumes that are not selected, and
+    /// `can_select` is true if their selection would restore them.
+    pub(crate) fn new(left_out: HashSet<String>, can_select: bool) -> Self {
+        Self { left_out: if can_select { left_out } else { HashSet::new() }, ..Self::default() }
     }
 
     /// Records a volume that a restore will create, for the plan.
@@ -178,6 +180,28 @@ impl VolumeBinding {
 }
 
 impl ClaimVolume {
+    /// Marks a claim that is to be created and gets an empty volume, so that later runs name it, too.
+    pub(crate) fn mark(&self, claim: &mut Value) {
+        if let Self::Unavailable { volume, .. } = self {
+            mark_without_data(claim, volume);
+        }
+    }
+
+    /// Returns what remains to be done for a claim that exists: also what an earlier restore left undone.
+    pub(crate) fn remaining_work_of_existing(self, existing: &Value, object: &ObjectRef) -> Option<Refusal> {
+        if let Some(volume) = annotation(existing, WITHOUT_DATA)
+            && object.resource == "persistentvolumeclaims"
+        {
+            let (namespace, name) = (&object.namespace, &object.name);
+            let what = format!(
+                "a restore made it without the data of {volume}; when its data is there: kubectl annotate pvc -n \
+                 {namespace} {name} {WITHOUT_DATA}-"
+            );
+            return Some(Refusal::not_sent(NO_DATA, what));
+        }
+        self.remaining_work(text(existing, "/metadata/uid"), false)
+    }
+
     /// Returns what remains to be done for the claim, whose UID is now `claim_uid`.
     pub(crate) fn remaining_work(self, claim_uid: &str, created: bool) -> Option<Refusal> {
         match self {

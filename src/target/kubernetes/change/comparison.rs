@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 use super::{
     Changes, NodePorts, StripOptions,
     difference::{differs, is_equal, missing},
-    server_fields::port_key,
+    server_fields::{WITHOUT_DATA, mark_without_data, port_key},
     strip_fields,
 };
 use crate::kubernetes::{KindInfo, count_step};
-use crate::target::kubernetes::{each, each_mut, map_mut, text};
+use crate::target::kubernetes::{annotation, each, each_mut, map_mut, text};
 
 /// Label that the server sets to the namespace's own name.
 const OWN_NAME: &str = "kubernetes.io/metadata.name";
@@ -111,6 +111,11 @@ pub(crate) fn keep_server_fields(kind: &KindInfo, wanted: &mut Value, existing: 
         {
             spec.insert((*field).to_owned(), value.clone());
         }
+    }
+    if kind.resource() == "persistentvolumeclaims"
+        && let Some(volume) = annotation(existing, WITHOUT_DATA)
+    {
+        mark_without_data(wanted, volume);
     }
     if kind.resource() == "services" && text(wanted, "/spec/type") != "ClusterIP" {
         if text(wanted, "/spec/externalTrafficPolicy") == "Local"

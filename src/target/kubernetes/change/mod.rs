@@ -21,8 +21,8 @@ pub(crate) use mapping::apply_mapping;
 pub(crate) use modify::apply_modifiers;
 pub use modify::{Modifier, ModifierError};
 pub(crate) use server_fields::{
-    NodePorts, StripOptions, clear_volume_name, remove_health_check_port, remove_node_port, strip_fields,
-    without_families, without_node_ports,
+    NodePorts, StripOptions, WITHOUT_DATA, clear_volume_name, mark_without_data, remove_health_check_port,
+    remove_node_port, strip_fields, without_families, without_node_ports,
 };
 pub(crate) use versions::{ApiMove, api_move};
 
@@ -54,6 +54,8 @@ pub enum Change {
         /// True for kbak's own jobs, which are always suspended; other jobs are suspended only in a copy.
         own: bool,
     },
+    /// The volume's storage is kept when its claim is deleted, because another cluster may use it.
+    Retained,
     /// The object is created in another version of the API.
     Version {
         /// The stored version.
@@ -69,6 +71,7 @@ impl std::fmt::Display for Change {
             Self::Dropped { field } => write!(f, "{field} dropped"),
             Self::Mapped { what, from, to } => write!(f, "{what} {from} → {to} (mapping)"),
             Self::Modified { modifier } => write!(f, "changed by modifier {modifier}"),
+            Self::Retained => f.write_str("reclaim policy Retain, since this is a copy"),
             Self::Suspended { own: true } => f.write_str("suspended, as kbak's own jobs always are"),
             Self::Suspended { own: false } => f.write_str("suspended, since this is a copy (--release jobs)"),
             Self::Version { from, to } => write!(f, "{from} → {to}"),

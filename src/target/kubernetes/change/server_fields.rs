@@ -21,6 +21,8 @@ const METADATA: &[&str] = &[
     "managedFields",
     "ownerReferences",
 ];
+/// The annotation of a claim that a restore made without its data; its value names the volume of the backup.
+pub(crate) const WITHOUT_DATA: &str = "kbak.dev/without-data";
 /// Annotations of the volume binder. With them a claim counts as bound to a volume that is gone.
 const BINDING: &[&str] = &[
     "pv.kubernetes.io/bind-completed",
@@ -37,6 +39,8 @@ const DROPPED: &[(&str, &str, &[&str], bool)] = &[
     // The server sets the finalizers that count.
     ("namespaces", "/spec", &["finalizers"], false),
     ("persistentvolumeclaims", "/metadata/annotations", BINDING, false),
+    // It tells of another restore.
+    ("persistentvolumeclaims", "/metadata/annotations", &[WITHOUT_DATA], false),
     // With a missing data source the claim would stay pending forever; kbak restores the data itself.
     ("persistentvolumeclaims", "/spec", &["dataSource", "dataSourceRef"], true),
     ("persistentvolumes", "/metadata/annotations", BINDING, false),
@@ -114,6 +118,15 @@ pub(crate) fn strip_fields(
 /// Removes the volume name of a claim whose volume is not available to it.
 pub(crate) fn clear_volume_name(object: &mut Value) -> bool {
     drop_fields(object, "/spec", &["volumeName"], &mut Changes::default())
+}
+
+/// Marks a claim that gets an empty volume in place of this one of the backup.
+pub(crate) fn mark_without_data(claim: &mut Value, volume: &str) {
+    if let Some(metadata) = map_mut(claim, "/metadata")
+        && let Some(annotations) = metadata.entry("annotations").or_insert_with(|| json!({})).as_object_mut()
+    {
+        annotations.insert(WITHOUT_DATA.to_owned(), volume.into());
+    }
 }
 
 fn drop_fields(object: &mut Value, pointer: &str, fields: &[&str], changes: &mut Changes) -> bool {

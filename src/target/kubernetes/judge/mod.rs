@@ -191,6 +191,9 @@ impl Decider<'_> {
         {
             return Err(ObjectDecision::Hold(release));
         }
+        if copy && side_effects::retain_storage(self.kind, &mut object) {
+            changes.add(Change::Retained);
+        }
         let suspended = suspend && side_effects::suspend(self.kind, &mut object);
         if suspended {
             changes.add(Change::Suspended { own });

@@ -1,6 +1,6 @@
 //! Effects that a copy must not have: with the same objects, a second cluster or namespace would run the same
-//! jobs, publish the same DNS names, order the same certificates and request the same addresses as the
-//! original.
+//! jobs, publish the same DNS names, order the same certificates, request the same addresses and write to the
+//! same storage as the original.
 
 use serde_json::Value;
 
@@ -61,6 +61,9 @@ pub(crate) fn side_effect_of(kind: &KindInfo, object: &Value) -> Option<SideEffe
     if (group, plural) == ("", "services") && takes_addresses() {
         return Some(SideEffect::Loadbalancers);
     }
+    if (group, plural) == ("", "persistentvolumes") && is_storage_shared(object) {
+        return Some(SideEffect::Volumes);
+    }
     if group == "argoproj.io" && is_synced_automatically(plural, object) {
         return Some(SideEffect::Jobs);
     }
@@ -72,6 +75,24 @@ pub(crate) fn side_effect_of(kind: &KindInfo, object: &Value) -> Option<SideEffe
     let mut names = annotations.into_iter().flat_map(|all| all.keys());
     let published = names.any(|name| name.starts_with("external-dns.alpha.kubernetes.io/"));
     published.then_some(SideEffect::Dns)
+}
+
+/// True if the storage of a volume is outside of the cluster: two clusters with the same volume write to the same
+/// data, and the first that deletes its claim may delete the data of both.
+fn is_storage_shared(volume: &Value) -> bool {
+    ["/spec/hostPath", "/spec/local"].iter().all(|at| map(volume, at).is_none())
+}
+
+/// Keeps the storage of a volume that another cluster may use, whatever happens to its claim. Returns true if it
+/// would have been deleted or wiped.
+pub(crate) fn retain_storage(kind: &KindInfo, object: &mut Value) -> bool {
+    const POLICY: &str = "persistentVolumeReclaimPolicy";
+    if kind.resource() != "persistentvolumes" || !is_storage_shared(object) {
+        return false;
+    }
+    let Some(spec) = map_mut(object, "/spec") else { return false };
+    let before = spec.insert(POLICY.to_owned(), "Retain".into());
+    before.is_some_and(|policy| policy != "Retain")
 }
 
 /// True if Argo CD would deploy an Application automatically, to a cluster that it names, which may be that
@@ -128,6 +149,9 @@ mod tests {
         assert_eq!(of("", "services", addresses), Some(SideEffect::Loadbalancers));
         assert_eq!(of("", "services", json!({"type": "ClusterIP", "externalIPs": []})), None);
         assert_eq!(of("networking.istio.io", "virtualservices", json!({})), Some(SideEffect::Ingress));
+        let disk = json!({"csi": {"driver": "d", "volumeHandle": "h"}});
+        assert_eq!(of("", "persistentvolumes", disk), Some(SideEffect::Volumes));
+        assert_eq!(of("", "persistentvolumes", json!({"local": {"path": "/d"}})), None);
         let policy = |automated: Value| json!({"syncPolicy": {"automated": automated}});
         for (automated, wanted) in [
             (json!({}), Some(SideEffect::Jobs)),

@@ -12,7 +12,7 @@ use super::{
     totals::Totals,
 };
 use crate::kubernetes::{Cluster, KindInfo};
-use crate::plan::Glob;
+use crate::plan::{Glob, SideEffect};
 use crate::report::event::Meter;
 use crate::target::kubernetes::{
     ClusterState, DecidedObject, MemoryBudget, ObjectDecision, PARALLEL, ResourceStreams, RestoreConfig,
@@ -35,12 +35,14 @@ pub async fn plan_resources(
     let cluster_state = ClusterState::read(cluster).await?;
     let mut requirements = find_requirements(cluster, &cluster_state, streams, config).await?;
     let kinds = order::selected_kinds(streams, config, |kind| requirements.has_kind(kind));
+    let foreign = cluster_state.is_foreign(config);
+    let can_select = !foreign || config.is_released(SideEffect::Volumes);
     let mut planner = Planner {
         cluster,
         config,
-        foreign: cluster_state.is_foreign(config),
+        foreign,
         cluster_state,
-        volumes: RestoreState::new(requirements.take_volumes()),
+        volumes: RestoreState::new(requirements.take_volumes(), can_select),
         requirements,
         webhooks: UnreachableWebhooks::read(cluster).await?,
         usage: SelectionUsage::new(config),

@@ -14,12 +14,13 @@ use crate::target::kubernetes::{
     PreparedObject, Refusal, RefusalCause, Requirements, RestoreConfig, RestoreError, SelectionUsage,
     TOO_DEEP,
     apply::{
+        dropped_fields::DroppedFields,
         dry_run::{ReconciledAction, dry_run, reconcile_with_server},
         restore_state::RestoreState,
         second_write::UidMap,
         webhooks::{UnreachableWebhooks, backends},
     },
-    matches_existing, text,
+    matches_existing,
 };
 
 pub(super) struct Planner<'a> {
@@ -62,6 +63,7 @@ impl Planner<'_> {
             grade: Grade::Offline,
             refusal: None,
             incomplete: None,
+            dropped: Vec::new(),
             second: false,
             digest: String::new(),
         };
@@ -149,7 +151,7 @@ impl Planner<'_> {
                 decision.grade = Grade::BlockedBy(Wait::ObjectTerminating(decision.object.to_string()));
                 return Ok(());
             }
-            decision.incomplete = volume.remaining_work(text(&existing, "/metadata/uid"), false);
+            decision.incomplete = volume.remaining_work_of_existing(&existing, &decision.object);
             decision.action = self.existing_action(decision, prepared, &existing, facts).await?;
             return Ok(());
         }
@@ -221,13 +223,16 @@ impl Planner<'_> {
         let (cluster, config, object) = (self.cluster, self.config, &decision.object);
         let ReconciledAction { action, refusal } =
             reconcile_with_server(cluster, config, object, &mut prepared, existing).await?;
-        if refusal.is_some() {
+        // kbak itself refuses what it does not send; the server was not asked.
+        let is_unfit = refusal.as_ref().is_some_and(|refusal| refusal.code == 0);
+        if refusal.is_some() && !is_unfit {
             decision.grade = Grade::Refused;
-            decision.refusal = refusal;
         }
+        decision.refusal = refusal;
         facts.is_second_write_only = matches!(action, ExistingAction::Patch(None));
         facts.pending = action.pending_writes(&prepared.second_write, existing);
         Ok(match action {
+            _ if is_unfit => Action::Conflict(Conflict::Unfit),
             ExistingAction::Unchanged => Action::Leave,
             ExistingAction::Differs | ExistingAction::MaybeAsCreated => Action::Conflict(Conflict::Differs),
             ExistingAction::Merge(_) | ExistingAction::Patch(_) => Action::Patch,
@@ -243,9 +248,20 @@ impl Planner<'_> {
         body: Bytes,
     ) -> Result<(), ApiError> {
         let Some(paths) = decision.object.api_paths(&prepared.kind) else { return Ok(()) };
-        let sent =
-            dry_run(self.cluster, &Method::POST, &paths.collection, "Strict", "application/json", body);
-        match sent.await? {
+        let mut object = prepared.body.clone();
+        let mut dropped = DroppedFields::default();
+        let ask = async |body| {
+            dry_run(self.cluster, &Method::POST, &paths.collection, "Strict", "application/json", body).await
+        };
+        let mut sent = ask(body).await?;
+        // The restore drops the same fields: ports that are taken.
+        while let Err(status) = &sent
+            && dropped.drop_refused(status, &mut object)
+        {
+            sent = ask(Bytes::from(object.to_string())).await?;
+        }
+        decision.dropped = dropped.into_words();
+        match sent {
             Ok(_) => decision.grade = Grade::DryRun,
             Err(status) => {
                 let refusal = Refusal::new(&prepared.kind, &status);

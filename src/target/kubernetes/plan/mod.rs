@@ -128,6 +128,9 @@ pub struct Decision {
     /// The part of the backup that the object will lack.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub incomplete: Option<Refusal>,
+    /// The fields that the restore drops because the server refuses them, in words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dropped: Vec<String>,
     /// True if a second write follows: owners, field managers, status. Also true for an existing object that
     /// an earlier restore did not finish.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -156,6 +159,13 @@ pub struct Plan {
     pub grades: BTreeMap<&'static str, u64>,
     /// The first objects that the server refused in a dry run, and the reasons.
     pub refused: Vec<(ObjectRef, String)>,
+    /// The number of all of them.
+    pub refused_count: u64,
+    /// The first objects of which fields are dropped because the server refuses them, and the fields in words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dropped: Vec<(ObjectRef, String)>,
+    /// The number of all such fields.
+    pub dropped_count: u64,
     /// The first objects that will lack a part of the backup, and the part.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub incomplete: Vec<(ObjectRef, String)>,

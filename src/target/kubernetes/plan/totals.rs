@@ -52,6 +52,9 @@ pub(crate) struct Totals {
     refused: Vec<(ObjectRef, String)>,
     incomplete: Vec<(ObjectRef, String)>,
     incomplete_count: u64,
+    refused_count: u64,
+    dropped: Vec<(ObjectRef, String)>,
+    dropped_count: u64,
     hash: Sha256,
 }
 
@@ -97,11 +100,7 @@ impl Totals {
         for wait in &decision.waits {
             *self.waits.entry(wait.to_string()).or_default() += 1;
         }
-        if let (Grade::Refused, Some(refusal)) = (&decision.grade, &decision.refusal)
-            && self.refused.len() < EXAMPLES
-        {
-            self.refused.push((decision.object.clone(), refusal.to_string()));
-        }
+        self.add_server_answer(decision);
         if let Some(refusal) = &decision.incomplete {
             self.incomplete_count += 1;
             if self.incomplete.len() < EXAMPLES {
@@ -119,6 +118,22 @@ impl Totals {
         }
     }
 
+    /// Adds what the server refuses in a dry run: objects, and fields that a restore then drops.
+    fn add_server_answer(&mut self, decision: &Decision) {
+        if let (Grade::Refused, Some(refusal)) = (&decision.grade, &decision.refusal) {
+            self.refused_count += 1;
+            if self.refused.len() < EXAMPLES {
+                self.refused.push((decision.object.clone(), refusal.to_string()));
+            }
+        }
+        for what in &decision.dropped {
+            self.dropped_count += 1;
+            if self.dropped.len() < EXAMPLES {
+                self.dropped.push((decision.object.clone(), what.clone()));
+            }
+        }
+    }
+
     /// Returns a plan with the totals and the hash; its other fields are empty.
     pub(crate) fn finish(self) -> Plan {
         let mut plan = Plan {
@@ -128,6 +143,9 @@ impl Totals {
             waits: self.waits,
             grades: self.grades,
             refused: self.refused,
+            refused_count: self.refused_count,
+            dropped: self.dropped,
+            dropped_count: self.dropped_count,
             incomplete: self.incomplete,
             incomplete_count: self.incomplete_count,
             ..Plan::default()

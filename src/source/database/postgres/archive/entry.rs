@@ -1,5 +1,7 @@
 //! Entries of an archive's table of contents.
 
+use std::collections::BTreeMap;
+
 use super::{ArchiveError, ArchiveScanner, State};
 
 /// The owner and the properties that an archive records for the database itself. `pg_restore`
@@ -13,12 +15,35 @@ pub struct DatabaseStatements {
     pub statements: Vec<String>,
 }
 
+/// The most groups of entries that are kept: more than any database has owners and schemas.
+const MAX_GROUPS: usize = 10_000;
+
+/// A kind of entries that need the same rights of the user who restores them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EntryGroup {
+    /// The kind of object, as the archive names it: `TABLE`.
+    pub kind: String,
+    /// The schema; empty for an object outside of schemas.
+    pub schema: String,
+    /// The owner; empty for an object without one, and for data.
+    pub owner: String,
+    /// The object's name, for kinds of which each object needs a right of its own; else empty.
+    pub name: String,
+}
+
+/// The entries of an archive in groups, with the name of the first and the number of each.
+pub type EntryGroups = BTreeMap<EntryGroup, (String, u64)>;
+
 /// The texts of one entry in the table of contents.
 #[derive(Debug, Default)]
 pub(super) struct Entry {
     tag: String,
     kind: String,
+    schema: String,
+    owner: String,
     statement: String,
+    /// True if the object can be dropped: an entry that describes an object, and not its data.
+    has_drop: bool,
 }
 
 impl Entry {
@@ -30,6 +55,22 @@ impl Entry {
             "COMMENT" | "ACL" | "SECURITY LABEL" => self.tag.starts_with("DATABASE "),
             _ => false,
         }
+    }
+
+    /// Returns the group, and the name in it; none for an entry without rights of its own.
+    fn group(&self) -> Option<(EntryGroup, String)> {
+        let is_of_extension = self.kind == "COMMENT" && self.tag.starts_with("EXTENSION ");
+        if !(self.has_drop || is_of_extension) {
+            return None;
+        }
+        let has_own = is_of_extension || ["EXTENSION", "SCHEMA"].contains(&self.kind.as_str());
+        let group = EntryGroup {
+            kind: self.kind.clone(),
+            schema: self.schema.clone(),
+            owner: self.owner.clone(),
+            name: if has_own { self.tag.clone() } else { String::new() },
+        };
+        Some((group, self.tag.clone()))
     }
 }
 
@@ -51,6 +92,25 @@ pub(super) enum Field {
 }
 
 impl ArchiveScanner {
+    /// Returns true when the table of contents was scanned, or cannot be.
+    pub fn is_past_contents(&self) -> bool {
+        let in_contents = matches!(
+            self.state,
+            State::Magic
+                | State::Compression
+                | State::HeadInts(_)
+                | State::HeadTexts(_)
+                | State::Count
+                | State::Entry { .. }
+        );
+        self.failed.is_some() || !in_contents
+    }
+
+    /// Takes the groups of entries, once the table of contents was scanned.
+    pub fn take_groups(&mut self) -> EntryGroups {
+        std::mem::take(&mut self.groups)
+    }
+
     /// Takes the statements about the database itself, once the table of contents was scanned.
     pub fn take_database_statements(&mut self) -> DatabaseStatements {
         std::mem::take(&mut self.database)
@@ -64,9 +124,45 @@ impl ArchiveScanner {
             // The kept text belongs to the field before: the tag comes before the description, and so on.
             Field::Texts(_) => self.entry.tag = text,
             Field::Section => self.entry.kind = text,
-            Field::MoreTexts(_) => self.entry.statement = text,
-            _ if self.entry.kind == "DATABASE" => self.database.owner = Some(text).filter(|t| !t.is_empty()),
-            _ => {}
+            Field::MoreTexts(left) if left == self.more_texts() - 1 => self.entry.statement = text,
+            Field::MoreTexts(_) => self.entry.schema = text,
+            _ => self.entry.owner = text,
+        }
+    }
+
+    /// Returns the number of texts after the section: definition, drop, copy, schema, tablespace, and since 1.14
+    /// the access method.
+    fn more_texts(&self) -> u8 {
+        if self.format.1 >= 14 { 6 } else { 5 }
+    }
+
+    /// Returns true if a text after the section is kept: the definition of the database, and the schema. Of the
+    /// statement that drops the object it is noted that there is one.
+    fn keeps_more_text(&mut self, texts: u8) -> bool {
+        match self.more_texts() - texts {
+            0 => self.entry.is_of_database(),
+            1 => {
+                self.entry.has_drop = self.skip > 0;
+                false
+            }
+            3 => true,
+            _ => false,
+        }
+    }
+
+    /// Stores what an entry says, once all of it was read.
+    fn end_entry(&mut self) {
+        let entry = std::mem::take(&mut self.entry);
+        if let Some((group, name)) = entry.group()
+            && (self.groups.len() < MAX_GROUPS || self.groups.contains_key(&group))
+        {
+            self.groups.entry(group).or_insert((name, 0)).1 += 1;
+        }
+        if entry.kind == "DATABASE" && !entry.owner.is_empty() {
+            self.database.owner = Some(entry.owner);
+        }
+        if !entry.statement.is_empty() {
+            self.database.statements.push(entry.statement);
         }
     }
 
@@ -93,12 +189,10 @@ impl ArchiveScanner {
                 self.kept = (texts <= 2 && has_text).then(Vec::new);
                 if texts == 1 { Field::Section } else { Field::Texts(texts - 1) }
             }
-            // Definition, drop, copy, schema, tablespace, and since 1.14 the access method.
-            Field::Section => Field::MoreTexts(if minor >= 14 { 6 } else { 5 }),
+            Field::Section => Field::MoreTexts(self.more_texts()),
             Field::MoreTexts(texts) => {
                 let has_text = self.begin_text(field)?;
-                let first = texts == if minor >= 14 { 6 } else { 5 };
-                self.kept = (first && has_text && self.entry.is_of_database()).then(Vec::new);
+                self.kept = (self.keeps_more_text(texts) && has_text).then(Vec::new);
                 match texts {
                     1 if minor >= 16 => Field::RelKind,
                     1 => Field::LastTexts(2),
@@ -108,7 +202,7 @@ impl ArchiveScanner {
             Field::RelKind => Field::LastTexts(2),
             Field::LastTexts(texts) => {
                 let has_text = self.begin_text(field)?;
-                self.kept = (texts == 2 && has_text && self.entry.kind == "DATABASE").then(Vec::new);
+                self.kept = (texts == 2 && has_text).then(Vec::new);
                 if texts == 1 { Field::Dependency } else { Field::LastTexts(texts - 1) }
             }
             Field::Dependency if self.begin_text(field)? => Field::Dependency,
@@ -120,9 +214,7 @@ impl ArchiveScanner {
                     Some(1..=3) => {}
                     _ => return Err(self.damaged("an entry's state")),
                 }
-                if !self.entry.statement.is_empty() {
-                    self.database.statements.push(std::mem::take(&mut self.entry.statement));
-                }
+                self.end_entry();
                 return Ok(Self::next_entry(left - 1));
             }
         };

@@ -11,7 +11,7 @@ mod entry;
 
 use std::collections::HashSet;
 
-pub use entry::DatabaseStatements;
+pub use entry::{DatabaseStatements, EntryGroup, EntryGroups};
 use entry::{Entry, Field};
 
 use crate::source::database::{ArchiveProof, CompletenessCheck, Proof};
@@ -69,6 +69,7 @@ pub struct ArchiveScanner {
     /// The kept texts of the current entry.
     entry: Entry,
     database: DatabaseStatements,
+    groups: EntryGroups,
     failed: Option<ArchiveError>,
 }
 

@@ -1,0 +1,100 @@
+//! Objects that anyone may put who has the right to: they cost pages of listings and nothing else.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use kbak::format::ids::ObjectHash;
+use kbak::format::layout::{self, EpochPath, ObjectClass, ObjectKey};
+use kbak::repository::read::reader::{RepositoryReader, SnapshotSelector};
+use kbak::store::operation::Operation;
+use kbak::store::recording::RecordingStore;
+use kbak::verify::{Depth, Options, verify};
+
+use crate::support::test_repo::TestRepo;
+use crate::support::tree::write_seeded;
+
+/// Objects in each place: several pages of a listing.
+const JUNK: u32 = 3_000;
+
+/// Returns keys of the right form in every place that readers list, with signatures that nobody made.
+fn junk(path: EpochPath, domain: kbak::format::ids::NameId) -> Vec<ObjectKey> {
+    let mut keys = Vec::new();
+    let signature = "ab".repeat(64);
+    for number in 0..JUNK {
+        let mut hash = [0; 32];
+        hash[..4].copy_from_slice(&number.to_be_bytes());
+        let hash = ObjectHash(hash);
+        let (writer, plan, random) = (path.writer, path.plan, format!("{number:032x}"));
+        for text in [
+            format!("{}-{signature}", path.snapshot(u64::from(number) + 1, hash).as_str()),
+            format!("{}{plan}-{random}-{hash}-{signature}", layout::epochs_prefix(writer)),
+            format!("{}-{signature}", layout::record(writer, "trust", hash).as_str()),
+            format!("{}-{signature}", layout::record(writer, layout::REPORTS, hash).as_str()),
+            format!("{}{hash}", layout::records_prefix(writer)),
+            path.body(hash).to_string(),
+            path.in_domain(domain, ObjectClass::Pack, hash).to_string(),
+            format!("{writer}/{plan}/{random}/epoch.json"),
+            format!("{writer}/{number:016x}/{random}/epoch.json"),
+        ] {
+            keys.push(ObjectKey::parse(&text).unwrap_or_else(|| panic!("{text} is no key")));
+        }
+    }
+    keys
+}
+
+/// Returns the requests of a verification, without those for packs' folders of other epochs.
+async fn requests_of_verify(repo: &TestRepo) -> (u64, u64) {
+    let recording = Arc::new(RecordingStore::new(repo.store.clone()));
+    let view = RepositoryReader { store: recording.clone(), ..repo.view() };
+    let options = Options {
+        which: SnapshotSelector::default(),
+        depth: Depth::Presence,
+        expect_head: None,
+        identities: Vec::new(),
+        memory: 64 << 20,
+    };
+    let report = verify(&view, &options).await.expect("a verification");
+    assert!(report.findings.is_empty(), "{:?}", report.findings);
+    (recording.count(Operation::Get).0, recording.count(Operation::List).0)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn junk_in_every_listed_place_costs_pages_of_listings_only() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write_seeded(&folder.path().join("file"), 1, 5_000);
+    let mut repo = TestRepo::new().await;
+    repo.backup(folder.path()).await;
+    let selector = SnapshotSelector { snapshot: "latest".into(), ..SnapshotSelector::default() };
+    let (plan, snapshot) = repo.view().select(&selector).await.expect("a snapshot");
+    let path = snapshot.envelope().path();
+    let domain = snapshot.envelope().items[0].needs().expect("packs").domain;
+    let (gets, lists) = requests_of_verify(&repo).await;
+
+    let keys = junk(path, domain);
+    for key in &keys {
+        repo.memory.overwrite(key.clone(), Bytes::from_static(b"junk"));
+    }
+    let (gets_now, lists_now) = requests_of_verify(&repo).await;
+    // One for each folder of an epoch that is looked into: 100 of this plan, and one in each of 100 others.
+    assert!(gets_now <= gets + 204, "{gets_now} requests for objects instead of {gets}");
+    let pages = u64::from(JUNK).div_ceil(1_000) + 1;
+    assert!(lists_now <= lists + 9 * pages + 6 * 100, "{lists_now} pages instead of {lists}");
+
+    // The snapshot is found and restored, and the next run goes on, at the same price.
+    let recording = Arc::new(RecordingStore::new(repo.store.clone()));
+    repo.store = recording.clone();
+    let count = || (recording.count(Operation::Get).0, recording.count(Operation::List).0);
+    let target = tempfile::tempdir().expect("a folder");
+    repo.restore("latest", None, &target.path().join("back")).await;
+    let (gets_of_restore, lists_of_restore) = count();
+    assert!(
+        gets_of_restore <= 220 && lists_of_restore <= 9 * pages + 600,
+        "{gets_of_restore} {lists_of_restore}"
+    );
+    repo.backup(folder.path()).await;
+    let (gets_of_backup, lists_of_backup) = count();
+    assert!(gets_of_backup <= gets_of_restore + 240, "{gets_of_backup}");
+    assert!(lists_of_backup <= lists_of_restore + 12 * pages + 600, "{lists_of_backup}");
+    let (_, found) = repo.view().select(&selector).await.expect("a snapshot");
+    assert_eq!((found.envelope().seq, plan.epochs.all.len()), (2, 1));
+}
