@@ -279,16 +279,6 @@ impl Findings {
         finding.snapshots[at].items.extend(item.map(str::to_owned));
     }
 
-    /// Removes the finding about `object`. Returns false, and keeps it, if it affects one of these snapshots.
-    pub fn remove_unless_affecting(&mut self, object: &str, snapshots: &BTreeSet<ObjectHash>) -> bool {
-        let affects = |finding: &Finding| finding.snapshots.iter().any(|one| snapshots.contains(&one.hash));
-        if self.found.get(object).is_some_and(affects) {
-            return false;
-        }
-        self.found.remove(object);
-        true
-    }
-
     /// Records that restores are whole in spite of the fault of `object`.
     pub fn mark_restorable(&mut self, object: &str) {
         if let Some(finding) = self.found.get_mut(object) {

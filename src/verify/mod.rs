@@ -231,7 +231,7 @@ impl Check<'_> {
         packs
     }
 
-    /// Adds packs that were not all read, that signed records call bad, and that a newest snapshot needs.
+    /// Adds packs that were not all read, that signed records call bad, and that have no whole copies.
     async fn add_recorded_packs(
         &mut self,
         plan: &StoredPlan,
