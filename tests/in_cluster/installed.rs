@@ -77,7 +77,7 @@ impl Installed {
         let mut make = Command::new(project("scripts/image"));
         let archive = run_ok(make.arg(env!("CARGO_BIN_EXE_kbak")).args(image), b"");
         installed.import(Path::new(String::from_utf8(archive).expect("text").trim_end()));
-        installed.plane().command(&format!("reach {}", installed.port()));
+        installed.reach(&installed.store.endpoint);
         Some(installed)
     }
 
@@ -98,6 +98,13 @@ impl Installed {
     /// Returns a path of the API of Jobs in the namespace.
     pub fn batch(&self, rest: &str) -> String {
         self.path("/apis/batch/v1", rest)
+    }
+
+    /// Lets pods reach a server of this machine at the node's address, and returns its port.
+    pub fn reach<'a>(&self, url: &'a str) -> &'a str {
+        let port = url.rsplit(':').next().expect("a port");
+        self.plane().command(&format!("reach {port}"));
+        port
     }
 
     /// Adds an archive of images to the node.

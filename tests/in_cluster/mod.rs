@@ -6,6 +6,7 @@ mod drafted;
 mod failures;
 mod installed;
 mod killed;
+mod memory;
 mod obstacles;
 mod owners;
 mod runs;

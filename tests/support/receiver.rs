@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use kbak::runtime::lock;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use super::tls::acceptor;
@@ -30,6 +30,7 @@ pub struct Received {
 
 /// The receiver. It ends with the test's runtime. The first step of a path selects its behaviour:
 /// - `/hang`: never answers
+/// - `/held`: answers well after [`ReceiverServer::release`]
 /// - `/reset`: closes the connection without an answer
 /// - `/redirect`: sends to `/elsewhere`
 /// - `/error`: answers with 500
@@ -40,9 +41,14 @@ pub struct Received {
 pub struct ReceiverServer {
     /// `http://127.0.0.1:port`, or https.
     pub url: String,
-    received: Arc<Mutex<Vec<Received>>>,
-    count: watch::Receiver<usize>,
+    shared: Arc<Shared>,
     accept: JoinHandle<()>,
+}
+
+struct Shared {
+    received: Mutex<Vec<Received>>,
+    count: watch::Sender<usize>,
+    releases: Semaphore,
 }
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
@@ -61,30 +67,30 @@ impl ReceiverServer {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let url = format!("{scheme}://{}", listener.local_addr().expect("an address"));
         let tls = (scheme == "https").then(acceptor);
-        let received = Arc::new(Mutex::new(Vec::new()));
-        let (counter, count) = watch::channel(0);
-        let (shared, counter) = (received.clone(), Arc::new(counter));
+        let (received, count) = (Mutex::default(), watch::Sender::new(0));
+        let shared = Arc::new(Shared { received, count, releases: Semaphore::new(0) });
+        let accepted = shared.clone();
         let accept = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (tls, received, counter) = (tls.clone(), shared.clone(), counter.clone());
+                let (tls, shared) = (tls.clone(), accepted.clone());
                 tokio::spawn(async move {
                     match tls {
-                        None => serve(stream, received, counter).await,
+                        None => serve(stream, shared).await,
                         Some(tls) => {
                             if let Ok(stream) = tls.accept(stream).await {
-                                serve(stream, received, counter).await;
+                                serve(stream, shared).await;
                             }
                         }
                     }
                 });
             }
         });
-        Self { url, received, count, accept }
+        Self { url, shared, accept }
     }
 
     /// Returns the requests so far.
     pub fn received(&self) -> Vec<Received> {
-        lock(&self.received).clone()
+        lock(&self.shared.received).clone()
     }
 
     /// Returns method and path of the requests so far.
@@ -94,8 +100,13 @@ impl ReceiverServer {
 
     /// Waits until this many requests came.
     pub async fn wait_for(&self, number: usize) {
-        let mut count = self.count.clone();
+        let mut count = self.shared.count.subscribe();
         count.wait_for(|count| *count >= number).await.expect("the receiver runs");
+    }
+
+    /// Answers one request to `/held`: one that waits, or the next one.
+    pub fn release(&self) {
+        self.shared.releases.add_permits(1);
     }
 }
 
@@ -105,24 +116,16 @@ impl Drop for ReceiverServer {
     }
 }
 
-async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
-    stream: S,
-    received: Arc<Mutex<Vec<Received>>>,
-    counter: Arc<watch::Sender<usize>>,
-) {
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, shared: Arc<Shared>) {
     let service = hyper::service::service_fn(move |request| {
-        let (received, counter) = (received.clone(), counter.clone());
-        async move { answer(request, &received, &counter).await }
+        let shared = shared.clone();
+        async move { answer(request, &shared).await }
     });
     let http = hyper::server::conn::http1::Builder::new();
     drop(http.serve_connection(TokioIo::new(stream), service).await);
 }
 
-async fn answer(
-    request: Request<Incoming>,
-    received: &Mutex<Vec<Received>>,
-    counter: &watch::Sender<usize>,
-) -> Result<Response<Body>, std::io::Error> {
+async fn answer(request: Request<Incoming>, shared: &Shared) -> Result<Response<Body>, std::io::Error> {
     let path = request.uri().to_string();
     let behaviour = path.trim_start_matches('/').split(['/', '?']).next().unwrap_or_default().to_owned();
     let content_type = request.headers().get(header::CONTENT_TYPE);
@@ -130,15 +133,16 @@ async fn answer(
     let method = request.method().to_string();
     let body = request.into_body().collect().await.map_err(std::io::Error::other)?.to_bytes();
     let earlier = {
-        let mut received = lock(received);
+        let mut received = lock(&shared.received);
         let body = String::from_utf8(body.to_vec()).expect("text");
         received.push(Received { method, path, content_type, body });
-        counter.send_replace(received.len());
+        shared.count.send_replace(received.len());
         received.len() - 1
     };
     let mut response = Response::new(Empty::new().boxed_unsync());
     match behaviour.as_str() {
         "hang" => std::future::pending().await,
+        "held" => shared.releases.acquire().await.expect("open").forget(),
         "reset" => return Err(std::io::Error::other("closed")),
         "redirect" => {
             *response.status_mut() = StatusCode::FOUND;
