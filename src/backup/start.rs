@@ -65,7 +65,7 @@ pub(super) async fn begin(job: &BackupJob, context: BackupContext<'_>) -> Result
     let mut chain = chain::read(store, key.writer, plan, ids, signers, reporter).await?;
     chain.cut_off(&records);
     let past = keeper.load().await?.unwrap_or_default().heads;
-    chain.set_aside_late(|epoch| epochs.deadline(epoch), &past);
+    chain.set_aside_late(store, |epoch| epochs.deadline(epoch), &past).await?;
     warn_of_late(&chain, reporter);
     require_known_features(&epochs, &chain)?;
     if let Some(newest) = chain.latest().filter(|_| chain.next_seq() > MAX_SEQUENCE) {

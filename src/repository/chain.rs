@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures::stream::{self, StreamExt};
 use jiff::Timestamp;
 
+use super::first_stored::{MAX_FIRST_TIMES, first_stored};
 use super::records::Records;
 use super::signed_listing::{SignedFolder, SignedObject, Unsigned};
 use crate::format::ids::{EpochId, NameId, ObjectHash, WriterId};
@@ -183,7 +184,30 @@ impl Chain {
 
     /// Sets aside snapshots that were stored after `deadline` of their epoch, unless a snapshot that counts names
     /// them as parent or the writer itself committed them.
-    pub fn set_aside_late(&mut self, deadline: impl Fn(EpochId) -> Option<Timestamp>, own: &[LastCommit]) {
+    pub async fn set_aside_late(
+        &mut self,
+        store: &Arc<dyn Store>,
+        deadline: impl Fn(EpochId) -> Option<Timestamp>,
+        own: &[LastCommit],
+    ) -> Result<(), StoreError> {
+        for place in self.late(&deadline, own).into_iter().take(MAX_FIRST_TIMES) {
+            if let Some(snapshot) = self.snapshots.get_mut(&place) {
+                snapshot.stored = first_stored(store, &snapshot.key, snapshot.stored).await?;
+            }
+        }
+        for place in self.late(&deadline, own) {
+            self.numbers.remove(&place.1);
+            self.late.extend(self.snapshots.remove(&place));
+        }
+        Ok(())
+    }
+
+    /// Returns the snapshots that [`Self::set_aside_late`] sets aside by the times that are known, newest first.
+    fn late(
+        &self,
+        deadline: impl Fn(EpochId) -> Option<Timestamp>,
+        own: &[LastCommit],
+    ) -> Vec<(u64, ObjectHash)> {
         let mut named: HashSet<ObjectHash> = own.iter().map(|head| head.hash).collect();
         let mut late = Vec::new();
         // A snapshot's sequence is above those of its parents.
@@ -195,10 +219,7 @@ impl Chain {
                 named.extend(&snapshot.envelope().previous);
             }
         }
-        for place in late {
-            self.numbers.remove(&place.1);
-            self.late.extend(self.snapshots.remove(&place));
-        }
+        late
     }
 
     /// Returns these manifests and all their ancestors.

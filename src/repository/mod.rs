@@ -4,6 +4,7 @@ pub mod chain;
 pub mod epoch;
 pub mod error;
 pub mod fetched;
+mod first_stored;
 pub mod index_loader;
 pub mod read;
 pub mod records;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::{Bound, Range};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::{
-    ListedObject, MAX_PAGE, ObjectPage, PageToken, PutOutcome, Store, StoreError, StoreErrorKind,
+    ListedObject, MAX_PAGE, ObjectPage, PageToken, PutOutcome, Store, StoreError, StoreErrorKind, Versions,
     operation::Operation,
 };
 use md5::Digest as _;
@@ -21,6 +22,7 @@ use crate::runtime::{Clock, lock};
 struct MemoryObject {
     key: ObjectKey,
     bytes: Bytes,
+    first_stored: Timestamp,
     modified: Timestamp,
     etag: String,
 }
@@ -28,7 +30,7 @@ struct MemoryObject {
 impl MemoryObject {
     fn new(key: ObjectKey, bytes: Bytes, modified: Timestamp) -> Self {
         let etag = to_hex(&md5::Md5::digest(&bytes));
-        Self { key, bytes, modified, etag }
+        Self { key, bytes, first_stored: modified, modified, etag }
     }
 }
 
@@ -37,13 +39,14 @@ pub struct MemoryStore {
     objects: Mutex<BTreeMap<String, MemoryObject>>,
     clock: Arc<dyn Clock>,
     page: usize,
+    keeps_versions: AtomicBool,
 }
 
 impl MemoryStore {
     /// Creates an empty store with the given clock.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { objects: Mutex::default(), clock, page: MAX_PAGE }
+        Self { objects: Mutex::default(), clock, page: MAX_PAGE, keeps_versions: AtomicBool::new(false) }
     }
 
     /// Limits pages to `keys` keys (1 to [`MAX_PAGE`]), so that small tests get many pages.
@@ -51,6 +54,11 @@ impl MemoryStore {
     pub fn with_page(mut self, keys: usize) -> Self {
         self.page = keys.clamp(1, MAX_PAGE);
         self
+    }
+
+    /// Keeps the time of an object's first version when it is overwritten, as buckets with versions do.
+    pub fn keep_versions(&self) {
+        self.keeps_versions.store(true, Ordering::Relaxed);
     }
 
     /// Returns all objects. The bytes are shared, not copied.
@@ -61,8 +69,12 @@ impl MemoryStore {
     /// Stores any bytes at `key`, also over an existing object, for tests of damage and forgery.
     pub fn overwrite(&self, key: ObjectKey, bytes: Bytes) {
         let name = key.as_str().to_owned();
-        let object = MemoryObject::new(key, bytes, self.clock.now());
-        self.lock().insert(name, object);
+        let mut object = MemoryObject::new(key, bytes, self.clock.now());
+        let mut objects = self.lock();
+        if let Some(earlier) = objects.get(&name).filter(|_| self.keeps_versions.load(Ordering::Relaxed)) {
+            object.first_stored = earlier.first_stored;
+        }
+        objects.insert(name, object);
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, MemoryObject>> {
@@ -82,6 +94,13 @@ impl MemoryStore {
 impl fmt::Debug for MemoryStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "MemoryStore({} objects)", self.lock().len())
+    }
+}
+
+#[async_trait]
+impl Versions for MemoryStore {
+    async fn first_stored(&self, key: &ObjectKey) -> Result<Option<Timestamp>, StoreError> {
+        Ok(self.lock().get(key.as_str()).map(|object| object.first_stored))
     }
 }
 
@@ -147,6 +166,10 @@ impl Store for MemoryStore {
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
         self.lock().remove(key.as_str());
         Ok(())
+    }
+
+    fn versions(&self) -> Option<&dyn Versions> {
+        Some(self)
     }
 
     async fn now(&self) -> Result<Timestamp, StoreError> {

@@ -13,6 +13,9 @@ macro_rules! forward_to_inner {
         fn queries(&self) -> Option<&dyn super::probe::StoreQueries> {
             self.inner.queries()
         }
+        fn versions(&self) -> Option<&dyn super::Versions> {
+            self.inner.versions()
+        }
         fn after(&self, key: &str) -> super::PageToken {
             self.inner.after(key)
         }
@@ -246,6 +249,14 @@ impl StoreErrorKind {
     }
 }
 
+/// The versions that a store keeps of an object that is stored again at its key.
+#[async_trait]
+pub trait Versions: Send + Sync {
+    /// Returns the time at which the store received the first version that it has of an object. None if there is no
+    /// such object, or the store does not say.
+    async fn first_stored(&self, key: &ObjectKey) -> Result<Option<Timestamp>, StoreError>;
+}
+
 /// A store of immutable objects under keys.
 ///
 /// Correctness never depends on conditional puts, ETags or list order: names are content hashes, a
@@ -278,6 +289,11 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Returns the queries that the store, or the one it wraps, supports beyond this trait.
     fn queries(&self) -> Option<&dyn probe::StoreQueries> {
+        None
+    }
+
+    /// Returns the versions of objects, if the store, or the one it wraps, can have several of one key.
+    fn versions(&self) -> Option<&dyn Versions> {
         None
     }
 

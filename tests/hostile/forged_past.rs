@@ -179,6 +179,29 @@ async fn copied_store_has_no_late_snapshots() {
     repo.view().select(&latest()).await.expect("the newest snapshot");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn object_that_is_stored_again_has_the_time_of_its_first_version() {
+    let (_folder, repo) = repository().await;
+    repo.memory.keep_versions();
+    let (late, forged, _) = forge(&repo, |_| {}).await;
+    repo.days_later(40);
+    // Who may put objects makes the newest snapshot look late, or the store like a copy, where nothing is late.
+    let store_again = |part: &str| {
+        for (key, bytes) in repo.memory.objects().into_iter().filter(|(key, _)| key.as_str().contains(part)) {
+            repo.memory.overwrite(key, bytes);
+        }
+    };
+    store_again("/snapshots/");
+    let verdict_of_all = verdict(&repo, Depth::Presence, false).await;
+    assert_eq!(verdict_of_all.outcome(), Exit::Safe, "{verdict_of_all:?}");
+    repo.view().select(&latest()).await.expect("the newest snapshot");
+
+    store_again("epoch");
+    repo.memory.overwrite(late, forged);
+    let refused = repo.view().select(&latest()).await.expect_err("a snapshot that came late");
+    assert!(refused.to_string().contains("something newer lies there"), "{refused}");
+}
+
 /// Pins an owner's key, and returns it with a revocation of some key that nobody uses.
 fn owner_and_revocation(repo: &mut TestRepo) -> (SigningKey, Revocation) {
     let owner = SigningKey::from_seed(&Zeroizing::new([7; 32]));

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use kbak::format::layout::ObjectKey;
 use kbak::format::object::SealedObject;
 use kbak::store::probe::StoreQueries;
-use kbak::store::{ObjectPage, PageToken, PutOutcome, Store, StoreError};
+use kbak::store::{ObjectPage, PageToken, PutOutcome, Store, StoreError, Versions};
 
 /// The action; its argument is the number of earlier calls.
 type PutHook = Box<dyn Fn(usize) + Send + Sync>;
@@ -51,6 +51,10 @@ impl Store for HookedStore {
 
     fn queries(&self) -> Option<&dyn StoreQueries> {
         self.inner.queries()
+    }
+
+    fn versions(&self) -> Option<&dyn Versions> {
+        self.inner.versions()
     }
 
     async fn put(&self, object: &SealedObject) -> Result<PutOutcome, StoreError> {

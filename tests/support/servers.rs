@@ -88,14 +88,7 @@ impl S3Server {
 
     /// Creates a bucket through the SDK: kbak creates none.
     pub async fn bucket(&self, name: &str, versions: bool) {
-        let config = aws_sdk_s3::Config::builder()
-            .behavior_version(BehaviorVersion::v2026_01_12())
-            .endpoint_url(&self.endpoint)
-            .region(Region::from_static("us-east-1"))
-            .credentials_provider(Credentials::new(KEY, SECRET, None, None, "test"))
-            .force_path_style(true)
-            .build();
-        let client = aws_sdk_s3::Client::from_conf(config);
+        let client = self.client();
         // A server that answers may still lack a component for a moment.
         let begun = Instant::now();
         while let Err(error) = client.create_bucket().bucket(name).send().await {
@@ -107,6 +100,18 @@ impl S3Server {
             let put = client.put_bucket_versioning().bucket(name).versioning_configuration(on);
             put.send().await.expect("versions");
         }
+    }
+
+    /// Returns a client of the SDK with all rights.
+    pub fn client(&self) -> aws_sdk_s3::Client {
+        let config = aws_sdk_s3::Config::builder()
+            .behavior_version(BehaviorVersion::v2026_01_12())
+            .endpoint_url(&self.endpoint)
+            .region(Region::from_static("us-east-1"))
+            .credentials_provider(Credentials::new(KEY, SECRET, None, None, "test"))
+            .force_path_style(true)
+            .build();
+        aws_sdk_s3::Client::from_conf(config)
     }
 }
 

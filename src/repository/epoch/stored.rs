@@ -13,6 +13,7 @@ use crate::format::layout::{self, EpochPath, ObjectKey};
 use crate::format::sign::{MAX_DOCUMENT, Namespace, PublicKey};
 use crate::format::{signers::Signers, timestamp};
 use crate::report::event::Reporter;
+use crate::repository::first_stored::{MAX_FIRST_TIMES, first_stored};
 use crate::repository::signed_listing::{SignedFolder, SignedObject, Unsigned};
 use crate::repository::{chain::Chain, records::Records};
 use crate::store::listing::{folders, list_all};
@@ -174,7 +175,32 @@ impl EpochReader<'_> {
         }
         drop(read);
         epochs.all.sort_by_key(|stored| (stored.epoch.created, stored.epoch.epoch));
+        self.correct_births(&mut epochs, copied).await?;
         Ok(epochs)
+    }
+
+    /// Replaces the times of epochs that the store received after their own deadline by those of their first
+    /// versions: who stores such a document again must not make its store look like a copy of another one.
+    async fn correct_births(
+        &self,
+        epochs: &mut Epochs,
+        copied: &BTreeMap<EpochId, Vec<SignedObject>>,
+    ) -> Result<(), StoreError> {
+        let is_late = |stored: &&StoredEpoch| stored.born > epochs.commits_until(stored);
+        let late: Vec<EpochId> = epochs
+            .all
+            .iter()
+            .rev()
+            .filter(is_late)
+            .take(MAX_FIRST_TIMES)
+            .map(|stored| stored.epoch.epoch)
+            .collect();
+        for stored in epochs.all.iter_mut().filter(|stored| late.contains(&stored.epoch.epoch)) {
+            let copy = copied.get(&stored.epoch.epoch).and_then(|copies| copies.first());
+            let key = copy.map_or_else(|| stored.epoch.path().epoch_json(), |copy| copy.entry.key.clone());
+            stored.born = first_stored(self.store, &key, stored.born).await?;
+        }
+        Ok(())
     }
 
     /// Opens a copy of an epoch, whose content must be the one that its key names, if it names one.

@@ -160,7 +160,7 @@ impl RepositoryReader {
         let mut chain = chain::read(&self.store, writer, plan, ids, &self.signers, &self.reporter).await?;
         chain.cut_off(records);
         epochs.cut_off(records, &chain);
-        chain.set_aside_late(|epoch| epochs.deadline(epoch), &[]);
+        chain.set_aside_late(store, |epoch| epochs.deadline(epoch), &[]).await?;
         let ids = epochs.all.iter().map(|stored| stored.epoch.epoch);
         let attested = ids.map(|id| (id, records.attested_wraps(plan, id))).collect();
         let mut view = StoredPlan { writer, plan, epochs, chain, hidden: Vec::new(), attested };

@@ -24,7 +24,7 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::error::SdkError;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::put_object::PutObjectError;
-use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::Object;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -33,7 +33,7 @@ use jiff::Timestamp;
 
 use super::options::{Bucket, StoreOptions};
 use super::{
-    ListedObject, MAX_PAGE, ObjectPage, PageToken, PutOutcome, Store, StoreError, StoreErrorKind,
+    ListedObject, MAX_PAGE, ObjectPage, PageToken, PutOutcome, Store, StoreError, StoreErrorKind, Versions,
     operation::Operation, probe::StoreQueries,
 };
 use crate::format::{ids::ObjectHash, layout::ObjectKey, object::SealedObject};
@@ -222,9 +222,7 @@ impl S3Store {
         let Some(key) = ObjectKey::parse(key) else { return Ok(Err(key.to_owned())) };
         let size = object.size().and_then(|size| u64::try_from(size).ok());
         let size = size.ok_or_else(|| broken(format!("{key} without a size")))?;
-        let time = object.last_modified();
-        let modified =
-            time.and_then(|time| Timestamp::new(time.secs(), time.subsec_nanos().cast_signed()).ok());
+        let modified = object.last_modified().and_then(timestamp);
         let modified = modified.ok_or_else(|| broken(format!("{key} without a time")))?;
         Ok(Ok(ListedObject { key, size, is_file: true, modified, etag: object.e_tag().map(str::to_owned) }))
     }
@@ -232,6 +230,10 @@ impl S3Store {
 
 fn stalled() -> StoreErrorKind {
     StoreErrorKind::Transient(format!("no data for {} s", STALL.as_secs()))
+}
+
+fn timestamp(time: &DateTime) -> Option<Timestamp> {
+    Timestamp::new(time.secs(), time.subsec_nanos().cast_signed()).ok()
 }
 
 /// Parses `Content-Range`: first byte, last byte, size of the object.
@@ -254,6 +256,10 @@ impl Store for S3Store {
     }
 
     fn queries(&self) -> Option<&dyn StoreQueries> {
+        Some(self)
+    }
+
+    fn versions(&self) -> Option<&dyn Versions> {
         Some(self)
     }
 

@@ -1,16 +1,17 @@
-//! Queries for optional features of a bucket, for the probe.
+//! Queries for optional features of a bucket: for the probe, and for the versions of an object.
 
 use std::future::Future;
 
 use async_trait::async_trait;
 use aws_sdk_s3::error::SdkError;
 use aws_sdk_s3::types::{BucketVersioningStatus, ObjectLockEnabled};
+use jiff::Timestamp;
 
 use super::errors::{self, HttpResponse};
-use super::{PutOptions, S3Store, STALL, stalled};
-use crate::format::{ids::ObjectHash, object::SealedObject};
+use super::{PutOptions, S3Store, STALL, stalled, timestamp};
+use crate::format::{ids::ObjectHash, layout::ObjectKey, object::SealedObject};
 use crate::store::probe::{ChecksumSupport, FeatureState, StoreQueries};
-use crate::store::{StoreError, operation::Operation};
+use crate::store::{StoreError, Versions, operation::Operation};
 
 impl S3Store {
     /// Waits for an answer that the store may refuse. It fails only if the store cannot be reached; moto,
@@ -71,5 +72,31 @@ impl StoreQueries for S3Store {
             }
             Err(_) => FeatureState::Unknown,
         })
+    }
+}
+
+/// The most pages of versions that are read of one object. Whoever may put can add versions without end.
+const MAX_VERSION_PAGES: usize = 100;
+
+#[async_trait]
+impl Versions for S3Store {
+    async fn first_stored(&self, key: &ObjectKey) -> Result<Option<Timestamp>, StoreError> {
+        let path = self.path(key);
+        let (mut first, mut next_key, mut next_version) = (None, None, None);
+        for _ in 0..MAX_VERSION_PAGES {
+            let request = self.client.list_object_versions().bucket(&self.bucket).prefix(&path);
+            let request = request.set_key_marker(next_key).set_version_id_marker(next_version);
+            let Ok(page) = self.optional_answer(key.as_str(), request.send()).await? else { return Ok(None) };
+            let versions = page.versions().iter().filter(|version| version.key() == Some(path.as_str()));
+            let times = versions.filter_map(|version| version.last_modified()).filter_map(timestamp);
+            first = times.chain(first).min();
+            // Versions of one key come newest first, before those of any longer key.
+            next_key = page.next_key_marker().filter(|marker| *marker == path).map(str::to_owned);
+            next_version = page.next_version_id_marker().map(str::to_owned);
+            if page.is_truncated() != Some(true) || next_key.is_none() {
+                return Ok(first);
+            }
+        }
+        Ok(None)
     }
 }

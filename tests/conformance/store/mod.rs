@@ -23,7 +23,7 @@ use kbak::store::probe::{ChecksumSupport, FeatureState};
 use kbak::store::{ListedObject, Store, StoreError};
 
 use crate::support::faulty_s3::FaultyS3Server;
-use crate::support::servers::{moto, seaweedfs};
+use crate::support::servers::{S3Server, moto, seaweedfs};
 use contract::check_contract;
 
 /// Valid repository objects of any number and size.
@@ -89,6 +89,30 @@ async fn seaweedfs_meets_the_contract() {
         assert_eq!(features.versions, if versions { FeatureState::On } else { FeatureState::Off });
     }
     errors::check_that_rights_are_distinguished(&server, "plain").await;
+    first_version_keeps_its_time(&server, "versioned").await;
+}
+
+/// Stores an object again by other means than kbak's, which never does, until the store lists it at a later time.
+async fn first_version_keeps_its_time(server: &S3Server, bucket: &str) {
+    let options = server.options(bucket);
+    let store = open(&options, &Runtime::real(), &Reporter::silent()).await.expect("a store");
+    let object = TestObjects::new().needs(1, 1);
+    let name = object.key().as_str();
+    let listed = async || {
+        let folder = format!("{}/", name.rsplit_once('/').expect("a folder").0);
+        all(&store, &folder).await.expect("a list").pop().expect("the object").modified
+    };
+    store.put(&object).await.expect("a put");
+    let first = listed().await;
+    while listed().await == first {
+        let body = object.bytes().clone().into();
+        let put = server.client().put_object().bucket(bucket).key(format!("some/prefix/{name}")).body(body);
+        put.send().await.expect("a put");
+    }
+    let versions = store.versions().expect("a store with versions");
+    assert_eq!(versions.first_stored(object.key()).await.expect("an answer"), Some(first));
+    let other = TestObjects::new().needs(1, 1);
+    assert_eq!(versions.first_stored(other.key()).await.expect("an answer"), None);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
