@@ -182,6 +182,11 @@ fn fill(line: &mut Line, preview: ItemPreview) {
                     plural(look.foreign_owners, "entry", "entries")
                 ));
             }
+            if let Some(example) = look.stopped_example {
+                let stopped = plural(look.stopped, "entry", "entries");
+                let example = example.display();
+                refuse(format!("{stopped}, as {example}: another entry exists in the target and stays"));
+            }
             line.absent = look.absent.iter().map(Name::display).collect();
             if !line.absent.is_empty() {
                 line.outcome = Exit::Partial;
