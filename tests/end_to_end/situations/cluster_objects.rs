@@ -178,7 +178,7 @@ pub async fn apply_rules(cluster: &Cluster, space: &str, admission: Admission) {
             (object("pods", 0), "pods")
         }
         Admission::LimitRange => {
-            let limits = json!({"limits": [{"type": "Container", "min": {"cpu": "1"}}]});
+            let limits = json!({"limits": [{"type": "Pod", "min": {"cpu": "1"}}]});
             let range = json!({"metadata": {"name": "l"}, "spec": limits});
             create(cluster, &format!("{namespace}/limitranges"), range).await;
             (object("pods", 0), "pods")

@@ -221,16 +221,15 @@ impl Fixture {
         let (dry_report, real_report, outcomes) = (at("dry"), at("real"), at("outcomes"));
         let dry = run(&dry_report, &[mode, "-o", "json"]);
         let real = run(&real_report, &["--outcomes", outcomes.to_str().expect("UTF-8")]);
-        let verdicts = (Verdict::of_dry_run(&dry, &dry_report), Verdict::of_restore(&real, &real_report));
-        if let Some(found) = difference(name, (&verdicts.0, &dry), (&verdicts.1, &real)) {
-            return Some(found);
-        }
         let (foreseen, found) = (foreseen_outcomes(&dry), outcomes_in(&outcomes));
         let differ = foreseen.iter().filter(|(object, outcome)| found.get(*object) != Some(outcome));
         let differ: Vec<String> =
             differ.map(|(object, outcome)| format!("{object}: {outcome}, {:?}", found.get(object))).collect();
-        let is_same = differ.is_empty() && foreseen.len() == found.len();
-        (!is_same).then(|| format!("{name}: {differ:#?}\n{foreseen:?}\n{found:?}"))
+        // A run that failed has no outcomes.
+        let is_same = differ.is_empty() && (found.is_empty() || foreseen.len() == found.len());
+        let verdicts = (Verdict::of_dry_run(&dry, &dry_report), Verdict::of_restore(&real, &real_report));
+        let name = if is_same { name.to_owned() } else { format!("{name}: {differ:#?}") };
+        difference(&name, (&verdicts.0, &dry), (&verdicts.1, &real)).or((!is_same).then_some(name))
     }
 }
 

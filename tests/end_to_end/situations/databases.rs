@@ -197,7 +197,7 @@ pub fn unforeseen_gaps(dry: &Run, real: &Run) -> Vec<(String, String)> {
 #[test]
 fn dry_runs_of_databases_agree_with_restores_in_generated_situations() {
     let fixture = Fixture::new();
-    let situations = compose(20, situation);
+    let situations = compose(10, situation);
     let check = |(_, name, situation): &(u64, String, Situation)| fixture.check(name, situation);
     let differences: Vec<String> = situations.iter().filter_map(check).collect();
     require_none("databases", &differences, situations.len());

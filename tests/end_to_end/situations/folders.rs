@@ -8,7 +8,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::{Choices, Verdict, compose, difference, require_none};
 use crate::support::cli_repo::CliRepo;
-use crate::support::program::{command, good, read, set_mode, succeeds};
+use crate::support::program::{beneath, command, good, read, set_mode, succeeds};
 
 /// The account of nobody, as which most restores run: root may write everywhere.
 const NOBODY: u32 = 65_534;
@@ -178,13 +178,11 @@ impl Fixture {
     }
 
     fn damage(&self) {
-        for manifest in crate::support::program::beneath(&self.cli.at("damaged")) {
-            if manifest.is_file() && manifest.to_string_lossy().contains("/snapshots/000001") {
-                std::fs::write(&manifest, "").expect("damaged");
-                return;
-            }
-        }
-        panic!("no manifest");
+        let is_manifest = |path: &PathBuf| path.is_file() && path.to_string_lossy().contains("/snapshots/");
+        let manifests: Vec<PathBuf> =
+            beneath(&self.cli.at("damaged")).into_iter().filter(is_manifest).collect();
+        assert_eq!(manifests.len(), 2, "one of each snapshot");
+        manifests.iter().for_each(|manifest| std::fs::write(manifest, "").expect("damaged"));
     }
 
     fn give_to_nobody(&self) {
