@@ -57,18 +57,7 @@ impl Planner<'_> {
         kind: &KindInfo,
         listed: &ExistingObjects,
     ) -> Result<(Decision, ObjectFacts), RestoreError> {
-        let mut decision = Decision {
-            object: decided.object,
-            action: Action::Create,
-            changes: decided.changes,
-            waits: Vec::new(),
-            grade: Grade::Offline,
-            refusal: None,
-            incomplete: None,
-            dropped: Vec::new(),
-            second: false,
-            digest: String::new(),
-        };
+        let mut decision = Decision::create(decided.object, decided.changes);
         let mut facts = ObjectFacts {
             from: decided.from,
             old_uid: UidMap::key(&decided.old_uid),

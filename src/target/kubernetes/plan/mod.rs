@@ -150,6 +150,24 @@ pub struct Decision {
     pub digest: String,
 }
 
+impl Decision {
+    /// Returns the decision to create an object with these changes, which was not checked yet.
+    fn create(object: ObjectRef, changes: Vec<Change>) -> Self {
+        Self {
+            object,
+            action: Action::Create,
+            changes,
+            waits: Vec::new(),
+            grade: Grade::Offline,
+            refusal: None,
+            incomplete: None,
+            dropped: Vec::new(),
+            second: false,
+            digest: String::new(),
+        }
+    }
+}
+
 /// The plan as a whole.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Plan {
