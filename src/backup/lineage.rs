@@ -7,7 +7,9 @@
 //! whose key that file lists as open.
 
 use std::collections::{BTreeSet, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+
+use jiff::Timestamp;
 
 use crate::format::ids::{EpochId, NameId, ObjectHash};
 use crate::format::layout::{EpochPath, ObjectClass};
@@ -23,6 +25,7 @@ use crate::repository::epoch::current::CurrentEpoch;
 use crate::repository::fetched::{self, Fetched};
 use crate::repository::records::Records;
 use crate::repository::write::commit::Committed;
+use crate::runtime::lock;
 
 use super::error::CLOCK_REFUSE;
 use crate::store::{Store, StoreError};
@@ -33,6 +36,8 @@ pub(super) struct Lineage {
     own: Vec<Snapshot>,
     /// The runs of this epoch that ended without a commit, or go on beside this one, and this one.
     runs: Vec<OpenRun>,
+    /// The snapshots that the epoch file named when this run began.
+    known: HashSet<ObjectHash>,
     /// True if the epoch file noted this run.
     pub is_kept: bool,
     /// The revocations that this writer knows.
@@ -58,7 +63,7 @@ pub(super) struct NewRun<'a> {
     pub key: &'a SigningKey,
     /// The writer's signing key.
     pub writer: PublicKey,
-    pub began: jiff::Timestamp,
+    pub began: Timestamp,
     pub records: &'a Records,
     pub reporter: &'a Reporter,
 }
@@ -70,7 +75,8 @@ impl Lineage {
         let NewRun { keeper, key, reporter, records, .. } = run;
         let epoch = run.epoch.epoch.epoch;
         let state = keeper.load().await?.unwrap_or_default();
-        let open = OpenRun { key: key.public(), epoch, started: timestamp::to_seconds(run.began) };
+        let (started, seq) = (timestamp::to_seconds(run.began), chain.next_seq());
+        let open = OpenRun { key: key.public(), epoch, started, seq, ended: false };
         let longest = run.epoch.epoch.max_run_seconds;
         let seen = records.revocations();
         warn_of_removed(&state.trust, &seen, run);
@@ -98,10 +104,11 @@ impl Lineage {
             });
         }
         warn_of_others(chain, &own, state.heads.is_empty(), run);
+        let known = state.heads.iter().map(|head| head.hash).collect();
         // As noted: without runs that cannot go on any more.
         let EpochFileState { runs, trust, .. } = note(state, open, longest, &seen);
         let runs = runs.into_iter().filter(|run| run.epoch == epoch).collect();
-        Ok(Self { runs, own, is_kept, trust })
+        Ok(Self { runs, own, known, is_kept, trust })
     }
 
     /// Returns the hints of a domain that count: not those that a record resets.
@@ -177,25 +184,55 @@ impl Lineage {
             .flat_map(|envelope| envelope.state.iter().map(|objects| (envelope.epoch, objects)))
     }
 
-    /// Notes a committed snapshot in place of its parents, and the end of its run.
+    /// Notes a committed snapshot in place of its parents, and the end of its run. Returns the other runs with the
+    /// same number.
     pub async fn close(
+        &self,
         keeper: &dyn EpochSecretStore,
         key: &SigningKey,
         committed: &Committed,
-    ) -> Result<(), WriterFileError> {
+    ) -> Result<OtherRuns, WriterFileError> {
         let head = LastCommit { seq: committed.seq, hash: committed.head };
         let (parents, run) = (&committed.envelope.previous, key.public());
-        keeper
-            .update(&|mut state| {
-                state.heads.retain(|known| known.hash != head.hash && !parents.contains(&known.hash));
-                state.heads.push(head);
-                let surplus = state.heads.len().saturating_sub(MAX_HEADS);
-                state.heads.drain(..surplus);
-                state.runs.retain(|open| open.key != run);
-                Some(state)
-            })
-            .await
+        let others = Mutex::new(OtherRuns::default());
+        let close = |mut state: EpochFileState| {
+            state.heads.retain(|known| known.hash != head.hash && !parents.contains(&known.hash));
+            state.runs.retain(|open| open.key != run);
+            *lock(&others) = self.others(&state, head.seq);
+            state.heads.push(head);
+            let surplus = state.heads.len().saturating_sub(MAX_HEADS);
+            state.heads.drain(..surplus);
+            Some(state)
+        };
+        keeper.update(&close).await?;
+        Ok(std::mem::take(&mut *lock(&others)))
     }
+
+    /// Returns the runs that may still commit a snapshot of this sequence, and those that did meanwhile.
+    fn others(&self, state: &EpochFileState, seq: u64) -> OtherRuns {
+        let open = state.runs.iter().filter(|run| run.seq == seq && !run.ended).map(|run| run.started);
+        let is_new = |head: &&LastCommit| head.seq == seq && !self.known.contains(&head.hash);
+        OtherRuns { open: open.collect(), committed: state.heads.iter().filter(is_new).copied().collect() }
+    }
+
+    /// Notes that a run has ended without a commit. What it stored still counts.
+    pub async fn end(keeper: &dyn EpochSecretStore, key: &SigningKey) -> Result<(), WriterFileError> {
+        let run = key.public();
+        let end = |mut state: EpochFileState| {
+            state.runs.iter_mut().filter(|open| open.key == run).for_each(|open| open.ended = true);
+            Some(state)
+        };
+        keeper.update(&end).await
+    }
+}
+
+/// The other runs of a plan that have the number of a snapshot, as the epoch file tells it.
+#[derive(Debug, Default)]
+pub(super) struct OtherRuns {
+    /// The runs that have not ended, by the time at which they began.
+    pub open: Vec<Timestamp>,
+    /// The snapshots that were committed.
+    pub committed: Vec<LastCommit>,
 }
 
 /// Adds an open run, and the revocations that were seen. Runs that cannot go on any more are dropped, and the

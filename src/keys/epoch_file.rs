@@ -120,6 +120,12 @@ pub struct OpenRun {
     /// The time at which it began, by the store's clock.
     #[serde(with = "timestamp")]
     pub started: Timestamp,
+    /// The sequence of the snapshot that it makes; 0 in files of earlier versions.
+    #[serde(default)]
+    pub seq: u64,
+    /// True if it said that it ended without a commit. One that was killed has not, nor has one that still runs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ended: bool,
 }
 
 #[derive(Serialize, Deserialize)]

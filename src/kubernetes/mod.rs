@@ -1,6 +1,7 @@
 //! The API server: requests, discovery, kinds, pages of lists, and which objects are selected.
 
 mod access;
+mod access_review;
 mod api_error;
 pub mod client;
 pub mod discovery;
@@ -13,6 +14,7 @@ mod referenced_kinds;
 pub mod selection;
 mod storage_versions;
 
+pub use access_review::{Access, is_allowed};
 pub use api_error::{ApiError, ApiErrorKind, ApiStatus, StatusCause};
 pub use client::{ApiResponse, Cluster, RequestLimits};
 pub use discovery::{Discovered, StaleGroup, discover};

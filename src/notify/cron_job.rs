@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::{NoticeLimits, RunEnd, Unsent, content};
-use crate::kubernetes::{ApiError, Cluster, RequestLimits};
+use crate::kubernetes::{Access, ApiError, Cluster, RequestLimits, is_allowed};
 use crate::plan::ClusterSpec;
 use crate::report::error::causes;
 use crate::report::event::Reporter;
@@ -20,8 +20,6 @@ const MAX_OBJECT: usize = 2 << 20;
 
 /// The longest message of an Event, in bytes.
 const MAX_MESSAGE: usize = 1024;
-/// The path at which an account asks for its own rights.
-const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
 
 /// The CronJob that gets an Event at the end of each run.
 #[derive(Debug, Clone)]
@@ -55,16 +53,6 @@ pub struct EventsRefused {
     pub remedy: Option<String>,
 }
 
-#[derive(Deserialize)]
-struct AccessReview {
-    status: AccessStatus,
-}
-
-#[derive(Deserialize)]
-struct AccessStatus {
-    allowed: bool,
-}
-
 impl CronJobEvents {
     /// Tries what an Event needs, without creating one: reads the CronJob, and asks whether Events may be created.
     ///
@@ -74,19 +62,13 @@ impl CronJobEvents {
         let refused = |message, remedy| EventsRefused { message, remedy };
         let tried = async {
             let (cluster, namespace, _) = self.find(limits).await?;
-            let attributes = json!({"verb": "create", "resource": "events", "namespace": namespace});
-            let review = json!({
-                "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
-                "spec": {"resourceAttributes": attributes},
-            });
-            let body = Bytes::from(review.to_string());
-            let answer = cluster.send(Method::POST, REVIEWS, "", "application/json", body).await?;
-            serde_json::from_slice::<AccessReview>(&answer.body)
-                .map_err(|_| cluster.malformed(REVIEWS, "it is no review of access"))
+            let events =
+                Access { verb: "create", group: String::new(), plural: "events".to_owned(), namespace };
+            is_allowed(&cluster, &events).await
         };
         match timeout(limits.total, tried).await {
-            Ok(Ok(review)) if review.status.allowed => Ok(()),
-            Ok(Ok(_)) => Err(refused("may not create events".to_owned(), Some(self.rules()))),
+            Ok(Ok(true)) => Ok(()),
+            Ok(Ok(false)) => Err(refused("may not create events".to_owned(), Some(self.rules()))),
             Ok(Err(error)) => Err(refused(causes(&error), self.rule(&error))),
             Err(_) => Err(refused(format!("no answer within {:?}", limits.total), None)),
         }

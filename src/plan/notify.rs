@@ -113,40 +113,40 @@ impl Notify {
     /// Returns the address in the plan.
     #[must_use]
     pub fn url(&self) -> Option<&str> {
-        match self {
-            Self::Ping(target) => target.url.as_deref(),
-            Self::Metrics(target) => target.url.as_deref(),
-            Self::Webhook(target) => target.url.as_deref(),
-        }
+        self.address().0.as_deref()
     }
 
     /// Returns the file that holds the address.
     #[must_use]
     pub fn url_file(&self) -> Option<&PathBuf> {
-        match self {
-            Self::Ping(target) => target.url_file.as_ref(),
-            Self::Metrics(target) => target.url_file.as_ref(),
-            Self::Webhook(target) => target.url_file.as_ref(),
-        }
+        self.address().1.as_ref()
     }
 
     /// True if the receiver gets notices of this verb.
     #[must_use]
     pub fn is_for(&self, verb: NotifyVerb) -> bool {
+        let verbs = self.address().2;
         match self {
-            Self::Ping(target) if target.verbs.is_empty() => verb == NotifyVerb::Backup,
-            Self::Ping(NotifyTarget { verbs, .. })
-            | Self::Metrics(MetricsTarget { verbs, .. })
-            | Self::Webhook(WebhookTarget { verbs, .. }) => verbs.is_empty() || verbs.contains(&verb),
+            Self::Ping(_) if verbs.is_empty() => verb == NotifyVerb::Backup,
+            _ => verbs.is_empty() || verbs.contains(&verb),
+        }
+    }
+
+    /// Returns what every receiver has: the address, its file, and the verbs.
+    fn address(&self) -> (&Option<String>, &Option<PathBuf>, &[NotifyVerb]) {
+        match self {
+            Self::Ping(NotifyTarget { url, url_file, verbs })
+            | Self::Metrics(MetricsTarget { url, url_file, verbs, .. })
+            | Self::Webhook(WebhookTarget { url, url_file, verbs, .. }) => (url, url_file, verbs),
         }
     }
 
     /// Returns the file that holds the address, to change its name.
     pub(super) fn url_file_mut(&mut self) -> Option<&mut PathBuf> {
         match self {
-            Self::Ping(target) => target.url_file.as_mut(),
-            Self::Metrics(target) => target.url_file.as_mut(),
-            Self::Webhook(target) => target.url_file.as_mut(),
+            Self::Ping(NotifyTarget { url_file, .. })
+            | Self::Metrics(MetricsTarget { url_file, .. })
+            | Self::Webhook(WebhookTarget { url_file, .. }) => url_file.as_mut(),
         }
     }
 }

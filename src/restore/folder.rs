@@ -10,7 +10,9 @@ use crate::pipeline::ReadError;
 use crate::pipeline::reader::StreamReader;
 use crate::report::event::Meter;
 use crate::runtime::{Runtime, kill_point};
-use crate::target::volume::{Destination, TargetOptions, VolumeReport, VolumeTarget, check_target};
+use crate::target::volume::{
+    Destination, TargetOptions, TargetPreview, VolumeReport, VolumeTarget, check_target,
+};
 use bytes::Bytes;
 use futures::StreamExt;
 use std::collections::HashMap;
@@ -93,6 +95,10 @@ pub struct Look {
     pub foreign_owners: u64,
     /// Number of devices that are not allowed.
     pub refused_devices: u64,
+    /// Number of members that existing entries of the target stop.
+    pub stopped: u64,
+    /// The first of them.
+    pub stopped_example: Option<Name>,
 }
 
 /// Measures how much [`into_folder`] would read and, if a target is named, checks that it would take
@@ -109,34 +115,47 @@ pub async fn look_at_folder(
             (selection.members, selection.bytes(), selection.absent)
         }
     };
-    let mut look = Look { members, bytes, absent, foreign_owners: 0, refused_devices: 0 };
+    let mut look = Look {
+        members,
+        bytes,
+        absent,
+        foreign_owners: 0,
+        refused_devices: 0,
+        stopped: 0,
+        stopped_example: None,
+    };
     if let Some((target, options)) = target {
         check_target(target, options.existing)?;
-        count_refused(reader, paths, options, &mut look).await?;
+        let preview = TargetPreview::open(target, options.existing)?;
+        count_refused(reader, paths, options, preview, &mut look).await?;
     }
     Ok(look)
 }
 
-/// Counts the members that the target would not take whole.
+/// Counts the members that the target would not take whole. Fails if it has not enough space.
 async fn count_refused(
     reader: &StreamReader,
     paths: Option<&Paths>,
     options: &TargetOptions,
+    mut preview: TargetPreview,
     look: &mut Look,
 ) -> Result<(), RestoreStreamError> {
     let user = rustix::process::geteuid();
     let is_root = user.is_root();
-    if is_root && options.allow_devices {
-        return Ok(());
-    }
     let mut groups: Vec<u32> =
         rustix::process::getgroups().unwrap_or_default().iter().map(|group| group.as_raw()).collect();
     groups.push(rustix::process::getegid().as_raw());
     let mut lines = reader.catalog();
     while let Some(line) = lines.next().await {
         let (_, line) = line?;
-        if paths.is_some_and(|paths| !paths.takes(line.path.bytes())) {
+        let path = line.path.bytes();
+        if paths.is_some_and(|paths| !paths.takes(path) && !paths.leads(path)) {
             continue;
+        }
+        preview.add(&line)?;
+        if preview.is_in_the_way(&line) {
+            look.stopped += 1;
+            look.stopped_example.get_or_insert_with(|| line.path.clone());
         }
         let is_device = matches!(line.kind, MemberType::Char | MemberType::Block);
         look.refused_devices += u64::from(is_device && !options.allow_devices);

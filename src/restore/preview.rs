@@ -9,9 +9,7 @@ use super::run::subdirectory;
 use super::streams::{self, SnapshotResources};
 use crate::format::body::Item;
 use crate::source::database::is_database_dump;
-use crate::target::kubernetes::{
-    Decision, DirectoryError, Plan, UnmatchedSelector, find_unmatched_selectors,
-};
+use crate::target::kubernetes::{Decision, FileFormat, Plan, UnmatchedSelector, preview_directory};
 
 /// The amount of an item that a restore would bring.
 #[derive(Debug)]
@@ -90,11 +88,12 @@ impl RestoreJob<'_> {
         let mut preview = ResourcesPreview::default();
         for item in self.items.iter().filter(|item| item.kind == "resources") {
             match &self.resources {
-                Some(ResourcesTarget::Directory { config, .. }) => {
+                Some(ResourcesTarget::Directory { to, config }) => {
                     let source = SnapshotResources::new(self.snapshot, item)?;
-                    let unmatched =
-                        find_unmatched_selectors(&source, &resources::of_item(config, item)).await;
-                    preview.unmatched.extend(unmatched.map_err(DirectoryError::from)?);
+                    let config = resources::of_item(config, item);
+                    preview
+                        .unmatched
+                        .extend(preview_directory(&source, to, FileFormat::Yaml, &config).await?);
                 }
                 Some(ResourcesTarget::Cluster { cluster, config, plan_hash }) => {
                     let target = (cluster, config, plan_hash.as_deref());

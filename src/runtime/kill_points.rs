@@ -1,20 +1,24 @@
 //! Named points at which tests end the process.
 
 /// A named point at which the kill tests end the process with SIGKILL: `KBAK_KILL_AT=name`, or
-/// `name:N` for the N-th time it is passed. Compiled in only with the feature `testing`.
+/// `name:N` for the N-th time it is passed. `KBAK_STOP_AT` stops it with SIGSTOP instead. Compiled in only with the
+/// feature `testing`.
 #[cfg(feature = "testing")]
 pub fn kill_point(name: &'static str) {
+    use rustix::process::Signal;
     use std::collections::HashMap;
     use std::sync::{LazyLock, Mutex};
-    static WANTED: LazyLock<Option<(String, u64)>> = LazyLock::new(|| {
-        let text = std::env::var("KBAK_KILL_AT").ok()?;
+    static WANTED: LazyLock<Option<(String, u64, Signal)>> = LazyLock::new(|| {
+        let asked = |variable: &str, signal| std::env::var(variable).ok().map(|text| (text, signal));
+        let asked = asked("KBAK_KILL_AT", Signal::KILL).or_else(|| asked("KBAK_STOP_AT", Signal::STOP));
+        let (text, signal) = asked?;
         Some(match text.rsplit_once(':') {
-            Some((name, nth)) => (name.to_owned(), nth.parse().ok()?),
-            None => (text, 1),
+            Some((name, nth)) => (name.to_owned(), nth.parse().ok()?, signal),
+            None => (text, 1, signal),
         })
     });
     static PASSED: LazyLock<Mutex<HashMap<&'static str, u64>>> = LazyLock::new(Mutex::default);
-    let Some((wanted, nth)) = WANTED.as_ref() else { return };
+    let Some((wanted, nth, signal)) = WANTED.as_ref() else { return };
     if wanted != name {
         return;
     }
@@ -22,7 +26,7 @@ pub fn kill_point(name: &'static str) {
     let count = passed.entry(name).or_default();
     *count += 1;
     if *count == *nth {
-        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        let _ = rustix::process::kill_process(rustix::process::getpid(), *signal);
     }
 }
 

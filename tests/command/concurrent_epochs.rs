@@ -2,6 +2,8 @@
 
 use std::process::{Child, Stdio};
 
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+
 use crate::support::cli_repo::{CliRepo, as_strs};
 use crate::support::program::{beneath, command, good, kbak};
 
@@ -38,6 +40,91 @@ fn concurrent_epoch_creation_leaves_a_working_plan() {
         let secrets = std::fs::read_to_string(cli.at(&format!("keys/writer.key.{name}.epoch")));
         assert_eq!(secrets.expect("kept").matches("\"epoch\"").count(), 1, "closed epochs are removed");
     }
+}
+
+/// Starts a backup that stops at a point, and returns when it has.
+fn start_stopped(cli: &CliRepo, point: &str) -> Child {
+    let (data, writer) = (cli.text("data"), cli.writer_args());
+    let args = [&["backup", "--path", &data], &as_strs(&writer)[..]].concat();
+    let mut run = command(&args);
+    run.env("KBAK_STOP_AT", point).stdout(Stdio::null()).stderr(Stdio::piped());
+    let run = run.spawn().expect("it starts");
+    let stopped = waitpid(Some(Pid::from_child(&run)), WaitOptions::UNTRACED).expect("it is waited for");
+    assert!(stopped.is_some_and(|(_, status)| status.stopped()), "{point}");
+    run
+}
+
+/// Continues a stopped backup, after another signal if one is given. Returns its exit code and its messages.
+fn finish(run: Child, signal: Option<Signal>) -> (i32, String) {
+    let process = Pid::from_child(&run);
+    for signal in signal.into_iter().chain([Signal::CONT]) {
+        kill_process(process, signal).expect("a signal");
+    }
+    let output = run.wait_with_output().expect("it ends");
+    (output.status.code().expect("a code"), String::from_utf8(output.stderr).expect("text"))
+}
+
+/// Backs up and returns the messages.
+fn backup(cli: &CliRepo) -> String {
+    let (code, _, err) = cli.backup(&[]);
+    assert_eq!(code, 0, "{err}");
+    err
+}
+
+const NOT_ENDED: &str = "another run of this plan began at ";
+const MADE: &str = "another run of this plan made snapshot 000002";
+
+#[test]
+fn both_of_two_runs_at_once_say_that_they_make_the_same_number() {
+    let cli = CliRepo::new();
+    assert!(!backup(&cli).contains("another run"));
+    let first = start_stopped(&cli, "backup.commit.begun");
+    let said = backup(&cli);
+    assert!(
+        said.contains(NOT_ENDED) && said.contains("another snapshot 000002 beside snapshot 000002"),
+        "{said}"
+    );
+    assert!(said.contains("let runs of one plan not overlap"), "{said}");
+    let (code, said) = finish(first, None);
+    assert!(code == 0 && said.contains(MADE) && !said.contains(NOT_ENDED), "{said}");
+    let said = backup(&cli);
+    assert!(
+        said.contains("several runs of this plan at once made") && !said.contains("another run"),
+        "{said}"
+    );
+}
+
+#[test]
+fn run_that_commits_after_the_last_listing_of_another_is_named() {
+    let cli = CliRepo::new();
+    backup(&cli);
+    let second = start_stopped(&cli, "backup.run.noted");
+    // This one has listed the snapshots for the last time.
+    let first = start_stopped(&cli, "backup.committed");
+    for run in [second, first] {
+        let (code, said) = finish(run, None);
+        assert!(code == 0 && said.contains(MADE), "{said}");
+    }
+}
+
+#[test]
+fn run_that_said_that_it_ended_is_not_taken_for_one_that_runs() {
+    let cli = CliRepo::new();
+    backup(&cli);
+    let interrupted = start_stopped(&cli, "backup.item.read");
+    let (code, said) = finish(interrupted, Some(Signal::TERM));
+    assert_eq!(code, 6, "{said}");
+    let said = backup(&cli);
+    assert!(!said.contains("another run"), "{said}");
+    // One that was killed says nothing: it is named once.
+    let killed = start_stopped(&cli, "backup.item.read");
+    let process = Pid::from_child(&killed);
+    kill_process(process, Signal::KILL).expect("killed");
+    drop(killed.wait_with_output());
+    let said = backup(&cli);
+    assert!(said.contains(NOT_ENDED) && said.contains("not ended: one that was not killed makes"), "{said}");
+    let said = backup(&cli);
+    assert!(!said.contains("another run"), "{said}");
 }
 
 fn owner(cli: &CliRepo, name: &str) -> String {

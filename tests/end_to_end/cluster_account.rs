@@ -24,6 +24,14 @@ async fn epochs(cluster: &Cluster) -> Vec<String> {
     epochs.map(|epoch| epoch["epoch"].as_str().expect("an id").to_owned()).collect()
 }
 
+/// Starts a control plane with the namespace `kbak`.
+async fn start_plane() -> (ControlPlane, Cluster) {
+    let plane = ControlPlane::start(&["--without-controllers"]);
+    let cluster = plane.cluster().await;
+    create_namespace(&cluster, "kbak").await;
+    (plane, cluster)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn account_of_kbak_rbac_backs_up_and_renews_the_epoch_in_its_secret() {
     let plane = ControlPlane::start(&["--without-controllers"]);
@@ -129,9 +137,7 @@ async fn grant_cronjobs(cluster: &Cluster) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn roles_of_an_earlier_name_are_found_and_deleted_by_their_labels() {
-    let plane = ControlPlane::start(&["--without-controllers"]);
-    let cluster = plane.cluster().await;
-    create_namespace(&cluster, "kbak").await;
+    let (plane, cluster) = start_plane().await;
     let cli = CliRepo::for_plan("nightly");
     let plan = write_plan(&cli, &plane.kubeconfig());
     for name in ["old", "kbak"] {
@@ -167,9 +173,7 @@ async fn roles_of_an_earlier_name_are_found_and_deleted_by_their_labels() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn plan_without_secrets_gets_no_right_to_list_them_and_needs_none() {
-    let plane = ControlPlane::start(&["--without-controllers"]);
-    let cluster = plane.cluster().await;
-    create_namespace(&cluster, "kbak").await;
+    let (plane, cluster) = start_plane().await;
     let cli = CliRepo::for_plan("nightly");
     move_secret(&cli, &cluster).await;
     let plan = write_plan(&cli, &as_account(&plane, "backup", cli.at("account")));
@@ -203,9 +207,7 @@ async fn plan_without_secrets_gets_no_right_to_list_them_and_needs_none() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_on_the_cronjob_tell_how_a_backup_ended_if_the_account_may() {
-    let plane = ControlPlane::start(&["--without-controllers"]);
-    let cluster = plane.cluster().await;
-    create_namespace(&cluster, "kbak").await;
+    let (plane, cluster) = start_plane().await;
     let uid = create_cronjob(&cluster).await;
     let cli = CliRepo::for_plan("nightly");
     let config = as_account(&plane, "backup", cli.at("account"));
@@ -283,9 +285,7 @@ async fn events_on_the_cronjob_tell_how_a_backup_ended_if_the_account_may() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn secret_with_foreign_content_is_refused() {
-    let plane = ControlPlane::start(&["--without-controllers"]);
-    let cluster = plane.cluster().await;
-    create_namespace(&cluster, "kbak").await;
+    let (plane, cluster) = start_plane().await;
     let cli = CliRepo::for_plan("nightly");
     let plan = write_plan(&cli, &plane.kubeconfig());
     let text = std::fs::read_to_string(&plan).expect("a plan");

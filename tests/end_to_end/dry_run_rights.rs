@@ -1,6 +1,7 @@
 //! Dry runs of databases foresee what the rights of the user who restores leave out: the same verdict, exit code
 //! and names as the restore after it.
 
+use super::situations::unforeseen_gaps;
 use crate::support::postgres::PostgresServer;
 use crate::support::postgres_repo::{PostgresRepo, create_users, shop_server, start_server};
 
@@ -12,25 +13,8 @@ fn check(repo: &PostgresRepo, server: &PostgresServer, user: &str, more: &[&str]
     assert_eq!(dry.code, code, "{user} {more:?}: {}{}", dry.stdout, dry.stderr);
     assert_eq!(crate::support::postgres_repo::globals(server), before, "{user} {more:?}: it was changed");
     let real = repo.restore(server, user, more).ended(code);
-    for (_, object, reason) in real.gaps() {
-        // A database that is not restored at all is named by its dump.
-        if let Some(database) = object.strip_suffix(".dump") {
-            assert!(dry.stdout.contains(&format!("not restored   {database}: ")), "{object}: {}", dry.stdout);
-            continue;
-        }
-        // Rights of a role that is missing: the role itself is named.
-        if reason.starts_with("ACL ") {
-            continue;
-        }
-        // A database is named with an entry or a property of it.
-        let of_entry = reason.split(": ").next().unwrap_or_default().replace("TABLE DATA", "TABLE");
-        let is_of_database = object == "shop" || object == "postgres";
-        let named = if is_of_database { format!("{object}: {of_entry}") } else { object.clone() };
-        // Entries of one kind are named together.
-        let group = named.split('.').next().unwrap_or_default();
-        let is_foreseen = dry.stdout.contains(&named) || (is_of_database && dry.stdout.contains(group));
-        assert!(is_foreseen, "{user} {more:?}: {object}: {reason}\n{}", dry.stdout);
-    }
+    let unforeseen = unforeseen_gaps(&dry, &real);
+    assert!(unforeseen.is_empty(), "{user} {more:?}: {unforeseen:#?}\n{}", dry.stdout);
     dry.stdout
 }
 

@@ -1,19 +1,19 @@
-//! Dry runs beside the real runs: the same verdict and the same exit code. Other targets can add their situations
-//! to a table of their own with [`check_agreement`].
+//! Dry runs beside the real runs, in situations that `situations` does not generate: the same verdict and the same
+//! exit code.
 
 use std::path::Path;
 
-use rustix::fs::{CWD, FileType, FlockOperation, Mode, flock, mknodat};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use crate::support::cli_repo::CliRepo;
 use crate::support::postgres::PostgresServer;
 use crate::support::program::{command, good, read, succeeds};
 
 /// A situation: the arguments of a restore in it, and the exit code of both runs.
-pub struct Situation {
-    pub name: &'static str,
-    pub args: Vec<String>,
-    pub code: i32,
+struct Situation {
+    name: &'static str,
+    args: Vec<String>,
+    code: i32,
 }
 
 fn situation(name: &'static str, args: &[&str], code: i32) -> Situation {
@@ -21,7 +21,7 @@ fn situation(name: &'static str, args: &[&str], code: i32) -> Situation {
 }
 
 /// Runs a restore without and with `--dry-run`, the dry run first, and compares exit codes and errors.
-pub fn check_agreement(situation: &Situation, variables: &[(&str, &str)]) {
+fn check_agreement(situation: &Situation, variables: &[(&str, &str)]) {
     let Situation { name, args, code } = situation;
     let run = |more: &[&str]| {
         let args =
@@ -44,10 +44,6 @@ struct Fixture {
 impl Fixture {
     fn new() -> Self {
         let server = PostgresServer::start("secret", &[]);
-        server.sql(
-            "postgres",
-            "CREATE ROLE plain LOGIN PASSWORD 'secret'; CREATE ROLE maker LOGIN CREATEDB PASSWORD 'secret'",
-        );
         server.sql("postgres", "CREATE DATABASE shop");
         server.sql("shop", "CREATE TABLE orders AS SELECT n FROM generate_series(1, 100) n");
         let cli = CliRepo::for_plan("nightly");
@@ -74,124 +70,27 @@ impl Fixture {
         situation.args.extend(self.cli.reader_args());
         check_agreement(&situation, &[("PGPASSWORD", "secret")]);
     }
-
-    /// Checks a situation with other arguments for the repository and the keys.
-    fn check_with(&self, mut situation: Situation, repo: &str, signer: &str, identity: &str) {
-        let keys = ["--repo", repo, "--signer", signer, "--identity", identity];
-        situation.args.extend(keys.map(str::to_owned));
-        check_agreement(&situation, &[]);
-    }
 }
 
 #[test]
-fn dry_run_of_folders_agrees_with_the_restore() {
-    let fixture = Fixture::new();
-    let cli = &fixture.cli;
-    let (item, gone) = (cli.data_item(), format!("path{}", cli.text("gone")));
-    let at = |name: &str| cli.text(name);
-    std::fs::create_dir(cli.at("empty")).expect("a folder");
-    std::fs::create_dir_all(cli.at("full/sub")).expect("a folder");
-    std::fs::write(cli.at("file"), "").expect("a file");
-    let one = |name, more: &[&str], code| {
-        fixture.check(situation(name, &[&["--item", &item], more].concat(), code))
-    };
-    one("a new target", &["--to", &at("new")], 0);
-    one("a new target in new folders", &["--to", &at("a/b/c")], 0);
-    one("an empty target", &["--to", &at("empty")], 0);
-    one("a target that is not empty", &["--to", &at("full")], 2);
-    one("a target that is not empty, skip", &["--to", &at("full"), "--existing-files", "skip"], 0);
-    one("a file as the target", &["--to", &at("file")], 2);
-    one("a target below a file", &["--to", &at("file/below")], 2);
-    one("a path", &["--to", &at("path"), "--path", "one.txt"], 0);
-    one("an absent path", &["--to", &at("path2"), "--path", "two.txt"], 3);
-    one("one absent path of two", &["--to", &at("path3"), "--path", "two.txt", "--path", "one.txt"], 3);
-    fixture.check(situation("an item with a gap only", &["--item", &gone, "--to", &at("gap")], 3));
-    fixture.check(situation(
-        "a folder and one with a gap",
-        &["--item", &item, "--item", &gone, "--to", &at("two")],
-        3,
-    ));
-    fixture.check(situation("an unknown item", &["--item", "nonsense", "--to", &at("x")], 2));
-    fixture.check(situation("an unknown snapshot", &["77", "--item", &item, "--to", &at("x")], 2));
-    fixture.check(situation("a target for some items only", &["--to", &at("x")], 2));
-    fixture.check(situation("several items as one tar", &["--tar"], 2));
-    fixture.check(situation("a path in several folders", &["--to", &at("x"), "--path", "one.txt"], 2));
-    std::fs::create_dir(cli.at("busy")).expect("a folder");
-    let busy = std::fs::File::open(cli.at("busy")).expect("a folder");
-    flock(&busy, FlockOperation::LockExclusive).expect("a lock");
-    one("a target that another restore writes into", &["--to", &at("busy")], 2);
-}
-
-#[test]
-fn dry_run_with_wrong_keys_and_stores_agrees_with_the_restore() {
-    let (fixture, other) = (Fixture::new(), CliRepo::new());
-    let cli = &fixture.cli;
-    let item = cli.data_item();
-    let (url, signer, identity) = (cli.url(), cli.text("keys/kbak.pub"), cli.text("keys/owner.key"));
-    let to = cli.text("new");
-    let of = |name, code| situation(name, &["--item", &item, "--to", &to], code);
-    let (other_pin, other_key) = (other.text("keys/kbak.pub"), other.text("keys/owner.key"));
-    fixture.check_with(of("the key of somebody else", 2), &url, &signer, &other_key);
-    fixture.check_with(of("the pin of another writer", 2), &url, &other_pin, &identity);
-    fixture.check_with(of("no such store", 2), &format!("{url}-absent"), &signer, &identity);
-    fixture.check_with(
-        of("a store without a repository", 2),
-        &format!("file://{}", cli.text("data")),
-        &signer,
-        &identity,
-    );
-    fixture.check_with(of("another repository", 2), &other.url(), &signer, &identity);
-    fixture.check_with(of("no such key", 2), &url, &signer, &cli.text("nokey"));
-    let manifest = crate::support::program::beneath(&cli.at("store"))
-        .into_iter()
-        .find(|path| path.is_file() && path.to_string_lossy().contains("/snapshots/"))
-        .expect("a manifest");
-    std::fs::write(&manifest, "").expect("damaged");
-    fixture.check_with(of("a damaged snapshot", 4), &url, &signer, &identity);
-}
-
-#[test]
-fn dry_run_of_databases_agrees_with_the_restore() {
+fn dry_run_of_several_items_agrees_with_the_restore() {
     let fixture = Fixture::new();
     let (server, cli) = (&fixture.server, &fixture.cli);
-    let check = |name, user: &str, more: &[&str], code| {
-        let url = fixture.url(user);
-        fixture.check(situation(name, &[&["--item", "shop", "--database", &url], more].concat(), code));
-    };
-    let count = || server.sql("shop", "SELECT count(*) FROM orders").trim().to_owned();
-    server.sql("shop", "INSERT INTO orders VALUES (0)");
-    check("a database with contents", "kbak", &[], 3);
-    assert_eq!(count(), "101", "it was not changed");
-    check("a database of another role, to be replaced", "maker", &["--replace-databases"], 3);
-    assert_eq!(count(), "101", "it was not changed");
-    check("a database to be replaced", "kbak", &["--replace-databases"], 0);
-    assert_eq!(count(), "100", "it was replaced");
-    server.sql("postgres", "DROP DATABASE shop");
-    check("no right to create databases", "plain", &["--no-owner"], 3);
-    check("no database of the name", "kbak", &[], 0);
-    server.sql("postgres", "DROP DATABASE shop");
-    server.sql("postgres", "CREATE DATABASE shop");
-    check("an empty database", "kbak", &[], 0);
-    check("an unknown role", "nobody", &[], 2);
-    let absent = cli.text("no-such-password");
-    check("a password file that is not there", "kbak", &["--database-password-file", &absent], 2);
-    let unreachable = format!("postgresql://kbak@/postgres?host={}&port=1", server.socket().display());
-    fixture.check(situation("no server", &["--item", "shop", "--database", &unreachable], 5));
+    let check = |name, args: &[&str], code| fixture.check(situation(name, args, code));
     let (url, item) = (fixture.url("kbak"), cli.data_item());
+    check("a target for some items only", &["--to", &cli.text("x")], 2);
+    check("several items as one tar", &["--tar"], 2);
+    check("a path in several folders", &["--to", &cli.text("x"), "--path", "one.txt"], 2);
+    let away = format!("postgresql://kbak@/postgres?host={}&port=1", server.socket().display());
+    check("no server", &["--item", "shop", "--database", &away], 5);
     let both = ["--item", "shop", "--item", &item, "--database", &url, "--replace-databases", "--to"];
-    std::fs::create_dir_all(
-        cli.at("full").join(Path::new(&cli.text("data")).strip_prefix("/").expect("a path")),
-    )
-    .expect("folders");
-    let full = cli.at("full").join(Path::new(&cli.text("data")).strip_prefix("/").expect("a path"));
+    let below = Path::new(&cli.text("data")).strip_prefix("/").expect("a path").to_owned();
+    let full = cli.at("full").join(below);
+    std::fs::create_dir_all(&full).expect("folders");
     std::fs::write(full.join("mine"), "").expect("a file");
     let (full, new) = (cli.text("full"), cli.text("both"));
-    fixture.check(situation("a database and a folder", &[&both[..], &[&new]].concat(), 0));
-    fixture.check(situation(
-        "a database, and a folder that is not empty",
-        &[&both[..], &[&full]].concat(),
-        3,
-    ));
+    check("a database and a folder", &[&both[..], &[&new]].concat(), 0);
+    check("a database, and a folder that is not empty", &[&both[..], &[&full]].concat(), 3);
 }
 
 #[test]

@@ -38,4 +38,5 @@ mod postgres;
 mod postgres_refused;
 mod postgres_roles;
 mod postgres_users;
+mod situations;
 mod volume;

@@ -124,6 +124,32 @@ fn full_target_stops_the_restore_without_partial_files() {
 }
 
 #[test]
+fn dry_run_foresees_files_for_which_the_target_has_no_room() {
+    with_mounts("dry_run_foresees_files_for_which_the_target_has_no_room", |dir| {
+        let (cli, to) = (CliRepo::new(), dir.join("to"));
+        for name in ["a", "b"] {
+            std::fs::write(cli.at("data").join(name), vec![1u8; 1_500_000]).expect("a file");
+        }
+        let (code, _, said) = cli.backup(&[]);
+        assert_eq!(code, 0, "{said}");
+        std::fs::create_dir(&to).expect("a folder");
+        mount(&["-t", "tmpfs", "-o", "size=2M", "none"], &to);
+        let restore = |more: &[&str]| {
+            let args = ["restore", "latest", "--to", to.to_str().expect("text")];
+            let (code, _, said) = cli.run_reader(&[&args[..], more].concat());
+            (code, said.lines().find(|line| line.contains("because")).map(str::to_owned))
+        };
+        assert_eq!(restore(&["--path", "a", "--dry-run"]).0, 0);
+        let (code, said) = restore(&["--dry-run"]);
+        assert!(
+            code == 3 && said.as_ref().is_some_and(|said| said.contains("bytes free")),
+            "{code} {said:?}"
+        );
+        assert_eq!(restore(&[]).0, code);
+    });
+}
+
+#[test]
 fn resource_files_that_do_not_fit_leave_no_partial_file() {
     with_mounts("resource_files_that_do_not_fit_leave_no_partial_file", |dir| {
         let to = dir.join("to");

@@ -166,6 +166,19 @@ impl AsyncRead for EndsSession<'_> {
     }
 }
 
+/// Dumps the database `shop`. Returns the archive, and the request to restore it into another database.
+async fn dump_shop(postgres: &Postgres) -> (Vec<u8>, DatabaseRestore) {
+    let mut archive = Vec::new();
+    postgres.dump("shop").expect("a dump").read_to_end(&mut archive).await.expect("a dump");
+    let request = DatabaseRestore {
+        database: "back".to_owned(),
+        target: TargetDatabase::Create,
+        encoding_from: None,
+        no_owner: false,
+    };
+    (archive, request)
+}
+
 #[tokio::test]
 async fn database_that_is_filled_in_part_is_named_when_the_connection_ends() {
     let server = start_server();
@@ -175,14 +188,7 @@ async fn database_that_is_filled_in_part_is_named_when_the_connection_ends() {
         "CREATE TABLE t AS SELECT n, md5(n::text) FROM generate_series(1, 40000) n; CREATE TABLE u ()",
     );
     let postgres = Postgres::connect(&server.config()).await.expect("a server");
-    let mut archive = Vec::new();
-    postgres.dump("shop").expect("a dump").read_to_end(&mut archive).await.expect("a dump");
-    let request = DatabaseRestore {
-        database: "back".to_owned(),
-        target: TargetDatabase::Create,
-        encoding_from: None,
-        no_owner: false,
-    };
+    let (archive, request) = dump_shop(&postgres).await;
     let mut ends = EndsSession { server: &server, archive: &archive, left: 10 };
     let error = postgres.restore_database(&request, &mut ends).await.expect_err("its session ended");
     assert!(error.is_unreachable(), "{error:?}");
@@ -210,14 +216,7 @@ async fn indexes_that_together_take_longer_than_the_idle_timeout_are_built() {
     let mut config = server.config();
     config.idle_timeout = Duration::from_secs(10);
     let postgres = Postgres::connect(&config).await.expect("a server");
-    let mut archive = Vec::new();
-    postgres.dump("shop").expect("a dump").read_to_end(&mut archive).await.expect("a dump");
-    let request = DatabaseRestore {
-        database: "back".to_owned(),
-        target: TargetDatabase::Create,
-        encoding_from: None,
-        no_owner: false,
-    };
+    let (archive, request) = dump_shop(&postgres).await;
     let restored = postgres.restore_database(&request, &mut archive.as_slice()).await.expect("restored");
     assert_eq!(restored.refused, []);
     assert_eq!(server.sql("back", "SELECT count(*) FROM pg_indexes WHERE tablename = 't'"), "3");

@@ -1,7 +1,7 @@
 //! A second reader and verifier, in Python, written from docs/format.md (tests/reader): it reads the golden
 //! repository, and agrees with kbak about what is wrong with changed ones.
 
-use super::repository::{expected, golden, objects, owner_key, run, same_file_and_holes, text, tree};
+use super::repository::{compare_recovered, expected, golden, owner_key};
 use super::vectors::reader;
 use crate::support::program::succeeds;
 
@@ -16,13 +16,7 @@ fn golden_repository_is_restored_by_second_reader() {
     let out = scratch.path().join("out");
     let (store, pin) = (golden().join("store"), golden().join("kbak.pub"));
     succeeds(reader().arg("restore").args([store, pin, owner_key(), out.clone()]));
-    let folder = scratch.path().join("folder");
-    std::fs::create_dir(&folder).expect("a folder");
-    run("tar", &["--numeric-owner", "-xpf", &text(&out.join("path/srv/uploads.tar")), "-C", &text(&folder)]);
-    assert_eq!(&tree(&folder), facts["trees"].as_array().and_then(|all| all.last()).expect("a tree"));
-    same_file_and_holes(&folder);
-    let lines = std::fs::read_to_string(out.join("resources/core/v1/configmaps.jsonl")).expect("objects");
-    assert_eq!(objects(&lines), facts["configmaps"]);
+    compare_recovered(&out, &scratch.path().join("folder"), &facts);
 }
 
 #[test]

@@ -77,6 +77,16 @@ fn rows(server: &PostgresServer, database: &str) -> String {
     )
 }
 
+/// Compares what was recovered without kbak: the folder, unpacked into `folder`, and the objects.
+pub(super) fn compare_recovered(out: &Path, folder: &Path, facts: &Value) {
+    std::fs::create_dir(folder).expect("a folder");
+    run("tar", &["--numeric-owner", "-xpf", &text(&out.join("path/srv/uploads.tar")), "-C", &text(folder)]);
+    assert_eq!(&tree(folder), facts["trees"].as_array().and_then(|all| all.last()).expect("a tree"));
+    same_file_and_holes(folder);
+    let lines = std::fs::read_to_string(out.join("resources/core/v1/configmaps.jsonl")).expect("objects");
+    assert_eq!(objects(&lines), facts["configmaps"]);
+}
+
 pub(super) fn expected() -> Value {
     let facts = std::fs::read(golden().join("expected.json")).expect("what is expected");
     serde_json::from_slice(&facts).expect("JSON")
@@ -143,14 +153,7 @@ fn golden_repository_is_restored_by_stock_tools() {
     let args = [text(&script), text(&store), text(&pin), text(&key), text(&out)];
     run("sh", &args.iter().map(String::as_str).collect::<Vec<_>>());
 
-    let folder = scratch.path().join("folder");
-    std::fs::create_dir(&folder).expect("a folder");
-    run("tar", &["--numeric-owner", "-xpf", &text(&out.join("path/srv/uploads.tar")), "-C", &text(&folder)]);
-    assert_eq!(&tree(&folder), facts["trees"].as_array().and_then(|all| all.last()).expect("a tree"));
-    same_file_and_holes(&folder);
-
-    let lines = std::fs::read_to_string(out.join("resources/core/v1/configmaps.jsonl")).expect("objects");
-    assert_eq!(objects(&lines), facts["configmaps"]);
+    compare_recovered(&out, &scratch.path().join("folder"), &facts);
 
     let server = PostgresServer::start("secret", &[]);
     server.sql("postgres", "CREATE DATABASE shop");

@@ -134,7 +134,13 @@ async fn index_of_an_expired_run_or_of_another_domain_is_not_believed() {
     let (expired, open) = (run(66), run(67));
     let now = repo.clock.now();
     let weeks_ago = now.checked_sub(jiff::SignedDuration::from_hours(24 * 20)).expect("a time");
-    let listed = |key: &SigningKey, started| OpenRun { key: key.public(), epoch: thief.path.epoch, started };
+    let listed = |key: &SigningKey, started| OpenRun {
+        key: key.public(),
+        epoch: thief.path.epoch,
+        started,
+        seq: 0,
+        ended: false,
+    };
     let runs = vec![listed(&expired, weeks_ago), listed(&open, now)];
     let note = |mut state: EpochFileState| {
         state.runs.clone_from(&runs);

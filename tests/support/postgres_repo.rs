@@ -123,25 +123,29 @@ pub fn relations(server: &PostgresServer, database: &str) -> String {
     )
 }
 
+/// Makes the roles of [`shop_server`].
+pub const SHOP_ROLES: [&str; 7] = [
+    "CREATE ROLE clerks",
+    "CREATE ROLE shop LOGIN PASSWORD 'x' CONNECTION LIMIT 30",
+    "CREATE ROLE auditor LOGIN PASSWORD 'y' BYPASSRLS CREATEDB",
+    "GRANT clerks TO shop WITH ADMIN OPTION",
+    "ALTER ROLE shop SET work_mem = '9MB'",
+    "ALTER ROLE shop SET log_statement = 'all'",
+    "COMMENT ON ROLE clerks IS 'write'",
+];
+
 /// Creates a server with a database whose owner is a role of its own, beside roles with rights that only a
 /// superuser may give.
 pub fn shop_server() -> PostgresServer {
     let server = start_server();
-    for statement in [
-        "CREATE ROLE clerks",
-        "CREATE ROLE shop LOGIN PASSWORD 'x' CONNECTION LIMIT 30",
-        "CREATE ROLE auditor LOGIN PASSWORD 'y' BYPASSRLS CREATEDB",
-        "GRANT clerks TO shop WITH ADMIN OPTION",
-        "ALTER ROLE shop SET work_mem = '9MB'",
-        "ALTER ROLE shop SET log_statement = 'all'",
-        "COMMENT ON ROLE clerks IS 'write'",
+    for statement in SHOP_ROLES.iter().chain(&[
         "CREATE DATABASE shop OWNER shop CONNECTION LIMIT 40",
         "REVOKE CONNECT ON DATABASE shop FROM PUBLIC",
         "GRANT CONNECT ON DATABASE shop TO clerks",
         "ALTER DATABASE shop SET work_mem = '8MB'",
         "COMMENT ON DATABASE shop IS 'sells'",
         "ALTER ROLE ALL SET statement_timeout = '77s'",
-    ] {
+    ]) {
         server.sql("postgres", statement);
     }
     server.sql(

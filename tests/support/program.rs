@@ -53,7 +53,7 @@ impl Run {
 pub fn command<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kbak"));
     command.args(args).stdin(Stdio::null());
-    for name in ["KUBECONFIG", "PGPASSWORD", "KBAK_KILL_AT"] {
+    for name in ["KUBECONFIG", "PGPASSWORD", "KBAK_KILL_AT", "KBAK_STOP_AT"] {
         command.env_remove(name);
     }
     command

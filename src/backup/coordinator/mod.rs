@@ -3,7 +3,7 @@
 
 mod close;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -33,11 +33,11 @@ use super::carrier::Carrier;
 use super::error::BackupError;
 use super::item::{ItemJob, ItemResult};
 use super::job::{BackupContext, BackupJob, BackupReport};
-use super::lineage::Lineage;
+use super::lineage::{Lineage, OtherRuns};
 use super::start::{Start, begin};
 
-/// Most time that a run that fails or is interrupted spends on its last index object.
-const PARTIAL_INDEX_TIMEOUT: Duration = Duration::from_millis(700);
+/// Most time that a run that fails or is interrupted spends on its last index object and its epoch file.
+const END_TIMEOUT: Duration = Duration::from_millis(700);
 
 /// Backs up the items of a job and commits a snapshot.
 pub async fn backup(job: BackupJob, context: BackupContext<'_>) -> Result<BackupReport, BackupError> {
@@ -74,8 +74,8 @@ pub async fn backup(job: BackupJob, context: BackupContext<'_>) -> Result<Backup
         () = context.runtime.stop.cancelled() => Err(BackupError::Interrupted),
         result = run => result,
     };
-    if matches!(&result, Err(error) if !error.is_unreachable()) {
-        store_partial_index(&open).await;
+    if let Err(error) = &result {
+        end_early(start, context, &open, !error.is_unreachable()).await;
     }
     result
 }
@@ -83,14 +83,22 @@ pub async fn backup(job: BackupJob, context: BackupContext<'_>) -> Result<Backup
 /// The domain whose packs are being written.
 type OpenDomain = Mutex<Option<Arc<DomainWriter>>>;
 
-/// Writes an index object that names the acknowledged packs, so that the next run can reuse them: one
-/// small PUT, within the time limit [`PARTIAL_INDEX_TIMEOUT`].
-async fn store_partial_index(open: &OpenDomain) {
-    let domain = lock(open).take();
-    if let Some(domain) = domain {
-        // If this fails, the next run stores these packs again; nothing else depends on it.
-        let _ = tokio::time::timeout(PARTIAL_INDEX_TIMEOUT, domain.abort()).await;
-    }
+/// Ends a run without a commit, within the time limit [`END_TIMEOUT`]: writes an index object that names the
+/// acknowledged packs, so that the next run can reuse them, one small PUT; and notes the end in the epoch file, so
+/// that the next run does not take this one for one that still runs.
+async fn end_early(start: &Start, context: BackupContext<'_>, open: &OpenDomain, is_reachable: bool) {
+    let domain = lock(open).take().filter(|_| is_reachable);
+    let index = async {
+        if let Some(domain) = domain {
+            // If this fails, the next run stores these packs again; nothing else depends on it.
+            let _ = domain.abort().await;
+        }
+    };
+    let note = async {
+        // If this fails, the next run names this one among those that may still run.
+        let _ = Lineage::end(context.keeper, &start.run).await;
+    };
+    let _ = tokio::time::timeout(END_TIMEOUT, futures::future::join(index, note)).await;
 }
 
 /// Checks the coverage of the cluster, and warns at once of everything that the plan does not declare.
@@ -238,8 +246,8 @@ impl Run<'_> {
         kill_point("backup.commit.begun");
         let committed = committer.commit(draft).await?;
         kill_point("backup.committed");
-        warn_of_concurrent(&committed, context.reporter);
-        note_head(&committed, start, context).await;
+        let others = note_head(&committed, start, context).await;
+        warn_of_concurrent(&committed, &others, context.reporter);
         // The snapshot counts already: the next run tries again.
         let deleted = current::delete_closed_secrets(context.keeper, ready.epoch.epoch, &start.epochs).await;
         if let Err(error) = deleted {
@@ -289,11 +297,15 @@ impl Run<'_> {
     }
 }
 
-/// Notes the snapshot in the epoch file, and the end of its run. The snapshot counts already: a failure is a
-/// warning. A file that could not be changed at the start was warned of then.
-async fn note_head(committed: &Committed, start: &Start, context: BackupContext<'_>) {
-    let ended = Lineage::close(context.keeper, &start.run, committed).await;
-    if let (Err(error), true) = (ended, start.lineage.is_kept) {
+/// Notes the snapshot in the epoch file, and the end of its run. Returns the other runs that the file names. The
+/// snapshot counts already: a failure is a warning. A file that could not be changed at the start was warned of
+/// then.
+async fn note_head(committed: &Committed, start: &Start, context: BackupContext<'_>) -> OtherRuns {
+    let error = match start.lineage.close(context.keeper, &start.run, committed).await {
+        Ok(others) => return others,
+        Err(error) => error,
+    };
+    if start.lineage.is_kept {
         context.reporter.event(Event::Warning {
             object: context.keeper.describe(),
             message: format!(
@@ -305,18 +317,30 @@ async fn note_head(committed: &Committed, start: &Start, context: BackupContext<
             ),
         });
     }
+    OtherRuns::default()
 }
 
-/// Warns of snapshots that other runs committed meanwhile.
-fn warn_of_concurrent(committed: &Committed, reporter: &Reporter) {
+/// Warns of snapshots that other runs committed meanwhile, and of runs that may still commit one.
+fn warn_of_concurrent(committed: &Committed, others: &OtherRuns, reporter: &Reporter) {
     let own = SnapshotName(committed.seq, committed.head);
-    for (seq, hash) in &committed.concurrent {
-        let other = SnapshotName(*seq, *hash);
-        reporter.event(Event::Warning {
-            object: "chain".into(),
-            message: format!("another run of this plan made {other} at the same time as this one made {own}"),
-            remedy: Some(SAME_NUMBER.into()),
-        });
+    let warn = |message: String| {
+        let remedy = Some(SAME_NUMBER.into());
+        reporter.event(Event::Warning { object: "chain".into(), message, remedy });
+    };
+    let listed = committed.concurrent.iter().copied();
+    let noted = others.committed.iter().map(|head| (head.seq, head.hash));
+    let all: BTreeSet<(u64, ObjectHash)> = listed.chain(noted).collect();
+    for (seq, hash) in all {
+        let other = SnapshotName(seq, hash);
+        warn(format!("another run of this plan made {other} at the same time as this one made {own}"));
+    }
+    if let Some(began) = others.open.last() {
+        let runs = match others.open.len() {
+            1 => format!("another run of this plan began at {began} and has"),
+            more => format!("{more} other runs of this plan, the last of which began at {began}, have"),
+        };
+        let next = format!("makes another snapshot {:06} beside {own}", committed.seq);
+        warn(format!("{runs} not ended: one that was not killed {next}"));
     }
 }
 

@@ -46,6 +46,15 @@ pub(crate) fn ask_line(question: &str) -> Option<String> {
     Some(line.trim_end().to_owned())
 }
 
+/// Asks on the terminal before something that cannot be undone. Fails unless the answer is `yes`.
+pub(crate) async fn confirm(question: &str, remedy: &str) -> Result<(), Failure> {
+    let question = format!("{question}\ntype yes to go on");
+    match tokio::task::spawn_blocking(move || ask_line(&question)).await {
+        Ok(Some(answer)) if answer == "yes" => Ok(()),
+        _ => Err(Failure::usage("not confirmed; nothing was changed").remedy(remedy)),
+    }
+}
+
 /// Asks for a secret; `None` if there is no terminal or no answer.
 pub(crate) fn ask_secret(question: &str) -> Option<Zeroizing<String>> {
     if !can_ask() || INTERRUPTED.load(Ordering::Relaxed) {

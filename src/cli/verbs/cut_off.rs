@@ -167,15 +167,11 @@ async fn confirm(args: &CutOffArgs, revocation: &Revocation, plans: &[StoredPlan
     };
     let lost: u64 = plans.iter().map(signed).sum();
     let question = format!(
-        "{} that {} signed will count no more; this cannot be undone\ntype yes to go on",
+        "{} that {} signed will count no more; this cannot be undone",
         plural(lost, "snapshot", "snapshots"),
         revocation.key.fingerprint()
     );
-    let answer = tokio::task::spawn_blocking(move || prompt::ask_line(&question)).await;
-    match answer {
-        Ok(Some(answer)) if answer == "yes" => Ok(()),
-        _ => Err(Failure::usage("not confirmed; nothing was changed").remedy("answer yes, or give --yes")),
-    }
+    prompt::confirm(&question, "answer yes, or give --yes").await
 }
 
 /// Adds the line to the signers file, unless it is there.

@@ -47,7 +47,7 @@ pub use change::{Change, Modifier, ModifierError};
 pub use config::{RestoreConfig, RestoreConfigError, WaitLimits};
 pub use judge::{Derived, GitTool, Infrastructure, Skip, is_always_derived};
 pub use object::ObjectRef;
-pub use object_files::{DirectoryError, FileFormat, WrittenFiles, find_unmatched_selectors, write_directory};
+pub use object_files::{DirectoryError, FileFormat, WrittenFiles, preview_directory, write_directory};
 pub use order::step;
 pub use outcome::{Outcome, RestoreReport};
 pub use plan::{Action, ActionTotal, ChangeTotal, Conflict, Decision, Grade, Plan, Wait, plan_resources};

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::TryStreamExt as _;
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
+use rustix::fs::{Access, AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use serde_json::Value;
 
@@ -20,7 +20,9 @@ use super::{
     ObjectRef, ResourceStreams, RestoreConfig, RestoreError, SelectionUsage, StoredObject, UnmatchedSelector,
     open_lines, text,
 };
+use crate::fs::beneath::{Mounts, Root};
 use crate::kubernetes::KindInfo;
+use crate::target::volume::Destination;
 
 /// The longest path component without its extension, in bytes; Linux allows 255 with it.
 const MAX_COMPONENT: usize = 200;
@@ -100,23 +102,46 @@ pub async fn write_directory(
     Ok(written)
 }
 
-/// Returns the selectors that match no object of the snapshot; writes no files. Fails with [`RestoreError`]
-/// if the backup cannot be read.
-pub async fn find_unmatched_selectors(
+/// Returns the selectors that match no object of the snapshot; writes no files. Fails as [`write_directory`] does if
+/// the folder cannot be written, or if a file exists.
+pub async fn preview_directory(
     streams: &dyn ResourceStreams,
+    folder: &Path,
+    format: FileFormat,
     config: &RestoreConfig,
-) -> Result<Vec<UnmatchedSelector>, RestoreError> {
-    let usage = SelectionUsage::new(config);
+) -> Result<Vec<UnmatchedSelector>, DirectoryError> {
+    let root = open_existing(folder).map_err(|error| DirectoryError::Io(folder.to_owned(), error.into()))?;
+    let (root, usage) = (root.map(Arc::new), SelectionUsage::new(config));
     for kind in streams.kinds().into_iter().filter(|kind| config.selects_kind(&kind.resource())) {
         let mut lines = open_lines(streams, &kind).await?;
         while let Some((number, line)) = lines.try_next().await? {
-            let object = StoredObject::parse(&line)
+            let (object, path) = file_path(&kind, &line, format)
                 .map_err(|problem| RestoreError::damaged(&kind, number, problem))?;
             let known = object.known();
-            usage.selects(&ObjectRef::stored(&kind, known), kind.namespaced, known);
+            if !usage.selects(&ObjectRef::stored(&kind, known), kind.namespaced, known) {
+                continue;
+            }
+            let Some(root) = root.clone() else { continue };
+            let path = path.join("/");
+            let shown = folder.join(&path);
+            // A file system may block, and must not block the runtime's threads.
+            let look = move || root.open_beneath(path.as_bytes(), OFlags::PATH, Mode::empty(), Mounts::Cross);
+            let io = |error| DirectoryError::Io(shown.clone(), error);
+            match tokio::task::spawn_blocking(look).await.map_err(|error| io(std::io::Error::other(error)))? {
+                Ok(_) => return Err(DirectoryError::Exists(shown)),
+                Err(Errno::NOENT) => {}
+                Err(error) => return Err(io(error.into())),
+            }
         }
     }
     Ok(usage.unmatched())
+}
+
+/// Opens a folder that can be written; none if it does not exist and can be created.
+fn open_existing(folder: &Path) -> Result<Option<Root>, Errno> {
+    let (root, path, is_folder) = Destination::from(folder).open_nearest()?;
+    rustix::fs::access(&path, Access::WRITE_OK | Access::EXEC_OK)?;
+    Ok(is_folder.then_some(root))
 }
 
 /// Returns the object of a line and the components of its path.

@@ -16,6 +16,7 @@ mod destination;
 mod directory;
 mod error;
 mod file;
+mod foreseen;
 mod options;
 mod place;
 mod pool;
@@ -25,6 +26,7 @@ mod target;
 
 pub use destination::{Destination, check_target};
 pub use error::TargetError;
+pub use foreseen::TargetPreview;
 pub use options::{DeletionExceptions, ExistingFiles, TargetOptions};
 pub use report::{EntryFailure, FailureKind, FailureReason, LostAttribute, VolumeReport};
 pub use target::VolumeTarget;

@@ -289,17 +289,12 @@ async fn confirm_drops(args: &RestoreArgs, job: &RestoreJob<'_>, display: &Displ
         return Ok(());
     }
     let question = format!(
-        "on the server {} these databases are DROPPED first: {}\ntype yes to go on",
+        "on the server {} these databases are DROPPED first: {}",
         target.config.describe(),
         dropped.join(", ")
     );
     let _pause = display.pause();
-    let answer = tokio::task::spawn_blocking(move || prompt::ask_line(&question)).await;
-    match answer {
-        Ok(Some(answer)) if answer == "yes" => Ok(()),
-        _ => Err(Failure::usage("not confirmed; nothing was changed")
-            .remedy("answer yes, or give --yes; --dry-run shows what would be done")),
-    }
+    prompt::confirm(&question, "answer yes, or give --yes; --dry-run shows what would be done").await
 }
 
 /// Restores the items and adds the finished ones to `finished`.

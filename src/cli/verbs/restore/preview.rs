@@ -103,9 +103,13 @@ pub(super) async fn make(args: &RestoreArgs, head: Head, job: &RestoreJob<'_>) -
         }
         Err(error) => return Err(error.into()),
     };
-    if let Some(cluster) = &resources.cluster {
-        for line in items.iter_mut().filter(|line| line.kind == "resources") {
+    let is_whole = resources.plan.as_ref().is_none_or(Plan::is_whole) && resources.unmatched.is_empty();
+    for line in items.iter_mut().filter(|line| line.kind == "resources") {
+        if let Some(cluster) = &resources.cluster {
             line.target = format!("the cluster {cluster}");
+        }
+        if !is_whole && line.outcome == Exit::Safe {
+            line.outcome = Exit::Partial;
         }
     }
     match failed {
@@ -181,6 +185,11 @@ fn fill(line: &mut Line, preview: ItemPreview) {
                     "this user cannot set owner and group of {} (root can)",
                     plural(look.foreign_owners, "entry", "entries")
                 ));
+            }
+            if let Some(example) = look.stopped_example {
+                let stopped = plural(look.stopped, "entry", "entries");
+                let example = example.display();
+                refuse(format!("{stopped}, as {example}: another entry exists in the target and stays"));
             }
             line.absent = look.absent.iter().map(Name::display).collect();
             if !line.absent.is_empty() {
@@ -293,12 +302,11 @@ impl Preview {
 
     /// Returns the outcome of the restore, as far as it can be foreseen.
     fn exit(&self) -> Exit {
-        let planned = self.resources.plan.as_ref().is_none_or(Plan::is_whole);
-        let outcomes: Vec<Exit> = self.items.iter().map(|line| line.outcome).collect();
-        match planned && self.resources.unmatched.is_empty() {
-            _ if outcomes.contains(&Exit::Damaged) => Exit::Damaged,
-            true if outcomes.iter().all(|outcome| *outcome == Exit::Safe) => Exit::Safe,
-            _ => Exit::Partial,
+        let is = |outcome| self.items.iter().any(|line| line.outcome == outcome);
+        match self.items.iter().all(|line| line.outcome == Exit::Safe) {
+            true => Exit::Safe,
+            false if is(Exit::Damaged) => Exit::Damaged,
+            false => Exit::Partial,
         }
     }
 

@@ -235,6 +235,7 @@ fn against(conflict: Conflict) -> &'static str {
             "lies in a namespace that is not there and does not come along  → select it as well: --object \
              namespaces/NAME, or create it"
         }
+        Conflict::NoRight => "may not be created or changed by this user",
         Conflict::Unfit => "cannot be sent",
     }
 }

@@ -9,6 +9,7 @@ use super::{
     Action, Decision, Plan,
     counts::{ObjectFacts, PlanCounts},
     decide::Planner,
+    rights::Rights,
     totals::Totals,
 };
 use crate::kubernetes::{Cluster, KindInfo};
@@ -46,6 +47,7 @@ pub async fn plan_resources(
         requirements,
         webhooks: UnreachableWebhooks::read(cluster).await?,
         usage: SelectionUsage::new(config),
+        rights: Rights::default(),
         dry_run,
         created_definitions: HashSet::new(),
         namespaces: HashSet::new(),

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::Method;
 use serde_json::Value;
 
-use super::{Action, Conflict, Decision, Grade, Wait, counts::ObjectFacts};
+use super::{Action, Conflict, Decision, Grade, Wait, counts::ObjectFacts, rights::Rights};
 use crate::kubernetes::{ApiError, Cluster, KindInfo};
 use crate::target::kubernetes::{
     ClusterState, DecidedObject, Decider, ExistingAction, ExistingObjects, ObjectDecision, PendingWrites,
@@ -34,6 +34,8 @@ pub(super) struct Planner<'a> {
     pub(super) requirements: Requirements,
     /// The volumes that claims name.
     pub(super) volumes: RestoreState,
+    /// The rights of the user who restores.
+    pub(super) rights: Rights,
     pub(super) dry_run: bool,
     /// Resources whose definitions this restore creates.
     pub(super) created_definitions: HashSet<String>,
@@ -55,18 +57,7 @@ impl Planner<'_> {
         kind: &KindInfo,
         listed: &ExistingObjects,
     ) -> Result<(Decision, ObjectFacts), RestoreError> {
-        let mut decision = Decision {
-            object: decided.object,
-            action: Action::Create,
-            changes: decided.changes,
-            waits: Vec::new(),
-            grade: Grade::Offline,
-            refusal: None,
-            incomplete: None,
-            dropped: Vec::new(),
-            second: false,
-            digest: String::new(),
-        };
+        let mut decision = Decision::create(decided.object, decided.changes);
         let mut facts = ObjectFacts {
             from: decided.from,
             old_uid: UidMap::key(&decided.old_uid),
@@ -75,7 +66,11 @@ impl Planner<'_> {
         };
         match decided.decision {
             ObjectDecision::Create(prepared) => {
+                let kind = prepared.kind.clone();
                 self.decide_create(&mut decision, *prepared, listed, &mut facts).await?;
+                if facts.pending.any() && decision.incomplete.is_none() {
+                    decision.incomplete = self.refusal("patch", &kind, &decision).await?;
+                }
             }
             ObjectDecision::Skip(skip) => decision.action = Action::Skip(skip),
             ObjectDecision::Refuse(permission, prepared) => {
@@ -168,6 +163,12 @@ impl Planner<'_> {
             decision.action = Action::Conflict(Conflict::NoNamespace);
             return Ok(());
         }
+        if let Some(refusal) = self.refusal("create", &prepared.kind, decision).await? {
+            facts.pending = PendingWrites::default();
+            decision.refusal = Some(refusal);
+            decision.action = Action::Conflict(Conflict::NoRight);
+            return Ok(());
+        }
         decision.incomplete = volume.remaining_work("", true);
         if decision.object.resource == "persistentvolumes" {
             self.volumes.expect_volume(&decision.object.name, &prepared.body).await;
@@ -180,6 +181,16 @@ impl Planner<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Returns a refusal if the user may not use a verb on an object.
+    async fn refusal(
+        &self,
+        verb: &'static str,
+        kind: &KindInfo,
+        decision: &Decision,
+    ) -> Result<Option<Refusal>, ApiError> {
+        self.rights.refusal(self.cluster, verb, kind, &decision.object.namespace).await
     }
 
     /// Adds the webhooks and Services that the create of an object waits for.
@@ -229,6 +240,14 @@ impl Planner<'_> {
             decision.grade = Grade::Refused;
         }
         decision.refusal = refusal;
+        let is_patched = matches!(action, ExistingAction::Merge(_) | ExistingAction::Patch(Some(_)));
+        if is_patched && decision.refusal.is_none() {
+            // The server was not asked about all patches.
+            decision.refusal = self.refusal("patch", &prepared.kind, decision).await?;
+            if decision.refusal.is_some() {
+                return Ok(Action::Conflict(Conflict::NoRight));
+            }
+        }
         facts.is_second_write_only = matches!(action, ExistingAction::Patch(None));
         facts.pending = action.pending_writes(&prepared.second_write, existing);
         Ok(match action {

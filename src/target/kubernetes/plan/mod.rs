@@ -4,6 +4,7 @@
 mod build;
 mod counts;
 mod decide;
+mod rights;
 mod totals;
 
 use std::collections::BTreeMap;
@@ -50,6 +51,8 @@ pub enum Conflict {
     Unserved,
     /// Its namespace does not exist, and this restore does not create it.
     NoNamespace,
+    /// The user who restores may not create or change it.
+    NoRight,
     /// The object cannot be sent.
     Unfit,
 }
@@ -72,6 +75,13 @@ pub enum Wait {
     Webhook(String),
     /// A Service must become ready.
     Backend(String),
+}
+
+impl Wait {
+    /// True if neither this restore nor the start of a pod ends it.
+    fn is_for_others(&self) -> bool {
+        matches!(self, Self::NamespaceTerminating(_) | Self::ObjectTerminating(_) | Self::Webhook(_))
+    }
 }
 
 impl std::fmt::Display for Wait {
@@ -140,6 +150,24 @@ pub struct Decision {
     pub digest: String,
 }
 
+impl Decision {
+    /// Returns the decision to create an object with these changes, which was not checked yet.
+    fn create(object: ObjectRef, changes: Vec<Change>) -> Self {
+        Self {
+            object,
+            action: Action::Create,
+            changes,
+            waits: Vec::new(),
+            grade: Grade::Offline,
+            refusal: None,
+            incomplete: None,
+            dropped: Vec::new(),
+            second: false,
+            digest: String::new(),
+        }
+    }
+}
+
 /// The plan as a whole.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Plan {
@@ -155,6 +183,9 @@ pub struct Plan {
     pub changes: Vec<ChangeTotal>,
     /// Number of waiting objects, by condition.
     pub waits: BTreeMap<String, u64>,
+    /// True if an object waits for something that this restore does not bring.
+    #[serde(skip)]
+    pub waits_for_others: bool,
     /// Number of objects, by extent of the check.
     pub grades: BTreeMap<&'static str, u64>,
     /// The first objects that the server refused in a dry run, and the reasons.
@@ -195,7 +226,8 @@ pub struct Plan {
 
 impl Plan {
     /// True if a restore by this plan restores all selected objects, as far as can be foreseen. Objects that
-    /// are held back or differ count as missing, unless the config says how to treat them.
+    /// are held back or differ count as missing, unless the config says how to treat them; so do objects that wait
+    /// for something that this restore does not bring.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         let is_fine = |action: &Action| match action {
@@ -206,6 +238,7 @@ impl Plan {
         };
         self.absent.is_empty()
             && self.refused.is_empty()
+            && !self.waits_for_others
             && self.incomplete_count == 0
             && self.sums.iter().all(|sum| is_fine(&sum.action))
     }

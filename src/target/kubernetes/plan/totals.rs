@@ -48,6 +48,7 @@ pub(crate) struct Totals {
     changes: BTreeMap<(String, String), ChangeTotal>,
     changes_left_out: u64,
     waits: BTreeMap<String, u64>,
+    waits_for_others: bool,
     grades: BTreeMap<&'static str, u64>,
     refused: Vec<(ObjectRef, String)>,
     incomplete: Vec<(ObjectRef, String)>,
@@ -99,6 +100,7 @@ impl Totals {
         }
         for wait in &decision.waits {
             *self.waits.entry(wait.to_string()).or_default() += 1;
+            self.waits_for_others |= wait.is_for_others();
         }
         self.add_server_answer(decision);
         if let Some(refusal) = &decision.incomplete {
@@ -141,6 +143,7 @@ impl Totals {
             sums: self.sums.into_values().collect(),
             changes: self.changes.into_values().collect(),
             waits: self.waits,
+            waits_for_others: self.waits_for_others,
             grades: self.grades,
             refused: self.refused,
             refused_count: self.refused_count,
