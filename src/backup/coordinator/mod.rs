@@ -160,7 +160,7 @@ impl Run<'_> {
         let Start { lineage, records, chain, .. } = self.start;
         let (hints, share) = (lineage.hints(&path, id, records, chain), self.engine.limits.index);
         let etags = lineage.etags(store, &path, id).await?;
-        let trusted = TrustedIndexes::OwnPast { named: &hints.named, runs: &hints.runs };
+        let trusted = TrustedIndexes { named: &hints.named, runs: &hints.runs };
         let loaded = DomainIndexLoader { store, path, domain: id, reporter }
             .load(&key, &distrusted, trusted, &etags, share)
             .await?;
@@ -314,7 +314,10 @@ fn warn_of_concurrent(committed: &Committed, reporter: &Reporter) {
         let other = SnapshotName(*seq, *hash);
         reporter.event(Event::Warning {
             object: "chain".into(),
-            message: format!("another run of this plan made {other} at the same time as this one made {own}"),
+            message: format!(
+                "{other} was stored while this run made {own}: by another run of this plan, or by somebody who has \
+                 its key"
+            ),
             remedy: Some(SAME_NUMBER.into()),
         });
     }
