@@ -90,14 +90,17 @@ impl Lineage {
             state.heads.iter().filter_map(|head| chain.get(head.hash)).cloned().collect();
         if !is_kept {
             let newest = chain.iter().rev().find(|snapshot| snapshot.manifest.key() == run.writer);
+            let believes = match own.is_empty() {
+                true => "this run believes what the newest snapshot names, whoever had the writer's key",
+                false => "this run believes only what the snapshots name that it lists",
+            };
             own.extend(newest.filter(|_| own.is_empty()).cloned());
             reporter.event(Event::Warning {
                 object: keeper.describe(),
-                message:
-                    "it cannot be changed, so this run believes what the newest snapshot names, whoever \
-                          had the writer's key, a later removal of this snapshot would not be noticed, and \
-                          what a killed run has stored is stored again"
-                        .into(),
+                message: format!(
+                    "it cannot be changed: {believes}, a later removal of this snapshot would not be noticed, and \
+                     what a killed run has stored is stored again"
+                ),
                 remedy: Some(
                     "kbak check names the remedy; until then, keep the head that this run prints".into(),
                 ),
@@ -284,8 +287,9 @@ fn warn_of_others(chain: &Chain, own: &[Snapshot], forgotten: bool, run: NewRun<
             "no snapshot stands in this writer's epoch file, so nothing that it names is believed, and all is \
              read and stored anew"
         } else {
-            "this writer's epoch file does not name it: another run made it, or the file or the store shows an older \
-             state. It becomes a parent of this snapshot; what it names is not believed"
+            "this writer's epoch file does not name it. A run with another epoch file may have made it, the file may \
+             be an older copy, newer snapshots may be missing, or somebody has the writer's key. It becomes a parent \
+             of this snapshot; what it names is not believed"
         };
         let envelope = head.envelope();
         let object = format!("snapshot {:06} (sha256:{})", envelope.seq, head.manifest.hash());

@@ -112,7 +112,7 @@ async fn check_repository(job: &BackupJob, context: BackupContext<'_>) -> Result
     Err(BackupError::NotThisWriters { store: store.describe(), writer: key.writer })
 }
 
-/// Warns of snapshots that several runs made at once. This run's snapshot follows all of them.
+/// Warns if the chain has several ends.
 fn warn_of_several_heads(chain: &Chain, reporter: &Reporter) {
     let heads = chain.heads();
     if heads.len() < 2 {
@@ -124,7 +124,12 @@ fn warn_of_several_heads(chain: &Chain, reporter: &Reporter) {
         .collect();
     reporter.event(Event::Warning {
         object: "chain".into(),
-        message: format!("several runs of this plan at once made {}", names.join(" and ")),
+        message: format!(
+            "{} are the ends of the chain, and none follows another: runs of this plan at the same time make \
+             several ends, and so does the removal of a snapshot that followed them. This run's snapshot follows \
+             all of them",
+            names.join(" and ")
+        ),
         remedy: Some(SAME_NUMBER.into()),
     });
 }

@@ -11,8 +11,9 @@ use super::{CheckJob, Finding};
 use crate::format::{layout, marker};
 use crate::keys::{Owner, writer_key::WriterKey};
 use crate::report::{event::Reporter, text::utc};
+use crate::repository::epoch::counting;
 use crate::repository::epoch::owner_change::OwnerChange;
-use crate::repository::epoch::stored::{self, Epochs, StoredEpoch};
+use crate::repository::epoch::stored::{EpochReader, Epochs, StoredEpoch};
 use crate::repository::records::{self, Records};
 use crate::store::{Store, StoreError, StoreErrorKind};
 
@@ -35,8 +36,9 @@ pub(super) async fn check(
     let silent = Reporter::silent();
     let read = async {
         let records = records::list(store, key.writer, Some(key.repository), &keys.signers, reporter).await?;
-        let epochs =
-            stored::list(store, key.writer, plan, Some(key.repository), &keys.signers, &silent).await?;
+        let (writer, repository, signers) = (key.writer, Some(key.repository), &keys.signers);
+        let reader = EpochReader { store, writer, plan, repository, signers, reporter: &silent };
+        let epochs = counting::list(reader, &records).await?;
         Ok::<_, StoreError>((records, epochs, store.now().await?))
     };
     let (records, epochs, now) = match read.await {
@@ -46,7 +48,7 @@ pub(super) async fn check(
     let mut findings = vec![marked];
     if let Some(trust) = records.cut_offs(key.signing.public()).next() {
         let what = format!("an owner has cut off this writer's key: {}", trust.why);
-        let remedy = "make a new writer key (kbak init), and find out who had this one";
+        let remedy = "give the writer a new key (docs/keys.md), and find out who had this one";
         findings.push(Finding::problem("writer", what).remedy(remedy));
     }
     if let Some((object, error)) = epochs.newer().next() {
@@ -83,8 +85,11 @@ fn epoch(
             if !held(&stored) {
                 let what =
                     format!("the secret of epoch {} is not in {}", stored.epoch.epoch, job.epoch_secret);
-                let remedy =
-                    "bring the file back, or kbak backup --new-epoch (everything is read and stored anew)";
+                let remedy = format!(
+                    "bring the file back, or kbak backup --new-epoch (everything is read and stored anew); if nobody \
+                     made this epoch, the key was stolen: an owner runs kbak keys cut-off --key {}",
+                    stored.epoch.key().fingerprint()
+                );
                 findings.push(Finding::problem("epoch", what).remedy(remedy));
             }
             findings.extend(owners(job, keys, records, epochs, stored));

@@ -251,6 +251,12 @@ impl ContainerHead {
         first.min(size)..last.min(size)
     }
 
+    /// Returns the length of the plaintext of an object of `size` bytes.
+    pub fn plaintext_length(&self, size: u64) -> u64 {
+        let sealed = size.saturating_sub(self.payload);
+        sealed.saturating_sub(sealed.div_ceil(SEALED_BLOCK) * (SEALED_BLOCK - BLOCK))
+    }
+
     /// Decrypts `take` bytes of plaintext at `start` from `blocks`, the bytes of the object at
     /// [`ContainerHead::sealed_range`]. Each block is authenticated; the chunk's id proves the rest.
     pub fn open_range(

@@ -23,11 +23,15 @@ pub enum Namespace {
     Receipt,
     /// Accepted gaps; signed by the writer or an owner.
     Exception,
+    /// Snapshots that prune keeps; signed by an owner.
+    Hold,
+    /// Ended plans; signed by an owner.
+    Retire,
 }
 
 impl Namespace {
     /// All namespaces.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Epoch,
         Self::Manifest,
         Self::Prune,
@@ -37,14 +41,24 @@ impl Namespace {
         Self::Trust,
         Self::Receipt,
         Self::Exception,
+        Self::Hold,
+        Self::Retire,
     ];
 
     /// The namespaces that a writer's key is pinned for.
     pub const WRITER: [Self; 4] = [Self::Epoch, Self::Manifest, Self::Distrust, Self::Exception];
 
     /// The namespaces that an owner's key is pinned for.
-    pub const OWNER: [Self; 6] =
-        [Self::Trust, Self::Receipt, Self::Drill, Self::Restore, Self::Exception, Self::Distrust];
+    pub const OWNER: [Self; 8] = [
+        Self::Trust,
+        Self::Receipt,
+        Self::Drill,
+        Self::Restore,
+        Self::Exception,
+        Self::Distrust,
+        Self::Hold,
+        Self::Retire,
+    ];
 
     /// Returns the namespace's text in the signature.
     #[must_use]
@@ -59,6 +73,8 @@ impl Namespace {
             Self::Trust => "kbak-trust-v1",
             Self::Receipt => "kbak-receipt-v1",
             Self::Exception => "kbak-exception-v1",
+            Self::Hold => "kbak-hold-v1",
+            Self::Retire => "kbak-retire-v1",
         }
     }
 

@@ -187,16 +187,39 @@ pub struct SealedPack {
 /// the first byte on, then padding of zeros, then the table, and no other bytes.
 pub fn read_table(plaintext: &[u8]) -> Result<Vec<TableEntry>, TableError> {
     let wrong = TableError;
-    let (rest, magic) = plaintext.split_last_chunk::<8>().ok_or(wrong("too short"))?;
-    if magic != END_MAGIC {
-        return Err(wrong("no table at the end"));
+    let size = table_length(plaintext)?;
+    let entries_at = plaintext.len().checked_sub(size).ok_or(wrong("count"))?;
+    let (rest, end) = plaintext.split_at(entries_at);
+    let rest = strip_skippable(rest, TABLE_MAGIC, size).ok_or(wrong("table frame"))?;
+    let table = read_entries(end)?;
+    let expected = table.last().map_or(0, |last| last.offset as usize + last.length as usize);
+    let padding = rest.get(expected + SKIP_HEADER..).ok_or(wrong("frames past the padding"))?;
+    strip_skippable(&rest[..expected + SKIP_HEADER], PADDING_MAGIC, padding.len())
+        .ok_or(wrong("padding frame"))?;
+    if padding.iter().any(|&byte| byte != 0) {
+        return Err(wrong("padding that is not zero"));
     }
-    let (rest, count) = rest.split_last_chunk::<4>().ok_or(wrong("too short"))?;
-    let size = (u32::from_le_bytes(*count) as usize).checked_mul(ENTRY).ok_or(wrong("count"))?;
-    let entries_at = rest.len().checked_sub(size).ok_or(wrong("count"))?;
-    let (rest, entries) = rest.split_at(entries_at);
-    let rest = strip_skippable(rest, TABLE_MAGIC, size + TAIL).ok_or(wrong("table frame"))?;
-    let mut table = Vec::with_capacity(size / ENTRY);
+    Ok(table)
+}
+
+/// Returns the length of the table at the end of a pack, in bytes. `end` are the last bytes of the pack, at least
+/// 12.
+pub fn table_length(end: &[u8]) -> Result<usize, TableError> {
+    let (rest, magic) = end.split_last_chunk::<8>().ok_or(TableError("too short"))?;
+    if magic != END_MAGIC {
+        return Err(TableError("no table at the end"));
+    }
+    let (_, count) = rest.split_last_chunk::<4>().ok_or(TableError("too short"))?;
+    let size = (u32::from_le_bytes(*count) as usize).checked_mul(ENTRY).ok_or(TableError("count"))?;
+    size.checked_add(TAIL).ok_or(TableError("count"))
+}
+
+/// Reads a table: the last bytes of a pack, as many as [`table_length`] says.
+pub fn read_entries(end: &[u8]) -> Result<Vec<TableEntry>, TableError> {
+    let wrong = TableError;
+    let size = table_length(end)?.checked_sub(TAIL).filter(|size| size + TAIL == end.len());
+    let entries = &end[..size.ok_or(wrong("count"))?];
+    let mut table = Vec::with_capacity(entries.len() / ENTRY);
     let mut expected = 0u32;
     for bytes in entries.chunks_exact(ENTRY) {
         let entry = read_entry(bytes).ok_or(wrong("entry"))?;
@@ -205,12 +228,6 @@ pub fn read_table(plaintext: &[u8]) -> Result<Vec<TableEntry>, TableError> {
         }
         expected = expected.checked_add(entry.length).ok_or(wrong("entry length"))?;
         table.push(entry);
-    }
-    let padding = rest.get(expected as usize + SKIP_HEADER..).ok_or(wrong("frames past the padding"))?;
-    strip_skippable(&rest[..expected as usize + SKIP_HEADER], PADDING_MAGIC, padding.len())
-        .ok_or(wrong("padding frame"))?;
-    if padding.iter().any(|&byte| byte != 0) {
-        return Err(wrong("padding that is not zero"));
     }
     Ok(table)
 }

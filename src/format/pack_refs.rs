@@ -93,6 +93,14 @@ impl PackRefs {
         Self { etags: Some(Etags { store, prints }), ..self }
     }
 
+    /// Returns the same packs for an object with another name: with the tag of no store, so no ETags count.
+    #[must_use]
+    pub fn renamed(self, instead_of: ObjectHash) -> Self {
+        let [a, b, c, d, e, f, g, h, ..] = ObjectHash::of(&instead_of.0).0;
+        // A tag of zeros, once in 2^64, says that there are no prints: here it says the same.
+        self.with_etags(StoreTag([a, b, c, d, e, f, g, h]), |_| EtagPrint::default())
+    }
+
     /// Returns the packs with the ETags that count at a store.
     pub fn with_prints(&self, store: StoreTag) -> impl Iterator<Item = (PackName, EtagPrint)> + '_ {
         let etags = self.etags.as_ref().filter(|etags| etags.store == store);

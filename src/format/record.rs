@@ -78,7 +78,7 @@ pub enum Record {
     Receipt(Receipt),
     /// Another kind of record.
     Untyped {
-        /// The kind: prune, drill, restore or exception.
+        /// The kind: prune, drill, restore, exception, hold or retire.
         namespace: Namespace,
         /// The fields of the record.
         fields: serde_json::Map<String, serde_json::Value>,

@@ -11,7 +11,7 @@ use super::ids::ObjectHash;
 use super::layout::{self, ObjectKey, SignedParts, UnsignedKey};
 use super::namespace::Namespace;
 use super::signers::Signers;
-use super::signing_key::{KeyError, SigningKey};
+use super::signing_key::{KeyError, PublicKey, SigningKey};
 
 /// The start of what the signature of a key covers. No SSHSIG begins with it.
 const CONTEXT: &[u8] = b"kbak v1 key\0";
@@ -25,12 +25,19 @@ impl SigningKey {
 }
 
 impl Signers {
-    /// Returns the hash in `key`, if a key that is pinned for `principal` and `namespace` signed it.
+    /// Returns the hash in `key` and its signer, if that is pinned for `principal` and `namespace`.
     #[must_use]
-    pub fn signed_hash(&self, principal: &str, namespace: Namespace, key: &ObjectKey) -> Option<ObjectHash> {
+    pub fn signed_hash(
+        &self,
+        principal: &str,
+        namespace: Namespace,
+        key: &ObjectKey,
+    ) -> Option<(ObjectHash, PublicKey)> {
         let SignedParts { unsigned, hash, signature } = layout::split_signature(key)?;
         let message = message(&unsigned);
-        self.lookup(principal, namespace).any(|pinned| pinned.verifies(&message, &signature)).then_some(hash)
+        let signer =
+            self.lookup(principal, namespace).find(|pinned| pinned.verifies(&message, &signature))?;
+        Some((hash, signer))
     }
 }
 

@@ -1,63 +1,60 @@
-//! Finds another copy of a chunk whose pack is damaged: the domain's index may hold one that a
-//! later run stored.
+//! Finds other copies of a chunk whose pack is damaged: by the domain's index objects, which may name copies
+//! that a later run stored, then by the tables of the packs themselves.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use tokio::sync::Mutex;
+use tokio::sync::OnceCell;
 
-use super::{ReadError, chunk_index::ChunkIndex};
+use super::{ReadError, chunk_index::copies::CopyIndex};
 use crate::format::ids::{ChunkId, ObjectHash};
 use crate::format::list::ChunkLocation;
+use crate::format::pack_refs::PackName;
+use crate::runtime::lock;
 use crate::store::StoreError;
 
-/// Loads a domain's index without its damaged packs.
+/// The places in a domain where copies of chunks are looked for.
 #[async_trait]
-pub trait IndexSource: Send + Sync {
-    /// Returns the chunks in packs that the store lists and that are not in `bad`.
-    async fn load(&self, bad: &BTreeSet<ObjectHash>) -> Result<ChunkIndex, StoreError>;
-    /// Reports that a copy is used in place of a chunk in the pack `bad`.
+pub trait CopySource: Send + Sync {
+    /// Returns the places that the domain's index objects name, the most trusted first.
+    async fn indexed(&self) -> Result<CopyIndex, ReadError>;
+    /// Returns the packs whose own tables are read where no index helps, and an empty index for their chunks.
+    async fn packs(&self) -> Result<(Vec<PackName>, CopyIndex), StoreError>;
+    /// Reports that copies are used in place of chunks in the pack `bad`.
     fn report_copy_used(&self, bad: &ObjectHash);
 }
 
-/// Finds copies of chunks. Loads the index at the first request.
+/// Finds copies of the chunks of a domain. Loads the index, and the packs' tables, when they are first needed.
 pub struct CopyFinder {
-    source: Arc<dyn IndexSource>,
-    seen: Mutex<(BTreeSet<ObjectHash>, Option<Arc<ChunkIndex>>)>,
+    source: Arc<dyn CopySource>,
+    indexed: OnceCell<CopyIndex>,
+    pub(super) tables: OnceCell<CopyIndex>,
+    reported: Mutex<BTreeSet<ObjectHash>>,
 }
 
 impl CopyFinder {
-    /// Creates a finder that loads its index from `indexes`.
+    /// Creates a finder of the copies that `source` knows.
     #[must_use]
-    pub fn new(source: Arc<dyn IndexSource>) -> Self {
-        Self { source, seen: Mutex::default() }
+    pub fn new(source: Arc<dyn CopySource>) -> Self {
+        Self { source, indexed: OnceCell::new(), tables: OnceCell::new(), reported: Mutex::default() }
     }
 
-    /// Returns the location of another copy of the chunk `id` of `plain` bytes. The pack `bad` is
-    /// excluded from now on.
-    pub(crate) async fn find_copy(
-        &self,
-        id: &ChunkId,
-        plain: u32,
-        bad: ObjectHash,
-    ) -> Result<Option<ChunkLocation>, ReadError> {
-        let mut seen = self.seen.lock().await;
-        if seen.0.insert(bad) {
-            seen.1 = None;
+    /// Returns the places at which index objects say that the chunk `id` of `plain` bytes is.
+    pub(super) async fn indexed(&self, id: &ChunkId, plain: u32) -> Result<Vec<ChunkLocation>, ReadError> {
+        let index = self.indexed.get_or_try_init(|| self.source.indexed()).await?;
+        Ok(index.places(id, plain)?)
+    }
+
+    /// Returns the packs whose tables are read, and an empty index for their chunks.
+    pub(super) async fn packs(&self) -> Result<(Vec<PackName>, CopyIndex), StoreError> {
+        self.source.packs().await
+    }
+
+    /// Reports once for each pack that copies are used in place of its chunks.
+    pub(super) fn report_copy_used(&self, bad: &ObjectHash) {
+        if lock(&self.reported).insert(*bad) {
+            self.source.report_copy_used(bad);
         }
-        let index = match &seen.1 {
-            Some(index) => index.clone(),
-            None => {
-                let index = Arc::new(self.source.load(&seen.0).await?);
-                seen.1 = Some(index.clone());
-                index
-            }
-        };
-        let found = index.find(id, plain)?.and_then(|chunk| chunk.location());
-        if found.is_some() {
-            self.source.report_copy_used(&bad);
-        }
-        Ok(found)
     }
 }

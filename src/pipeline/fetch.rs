@@ -8,16 +8,19 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use futures::stream::{self, StreamExt as _};
 
-use super::codec::{Codec, CodecError};
+use super::chunk_index::copies::CopyIndex;
+use super::chunk_verifier::{ChunkVerifier, container_text};
+use super::codec::Codec;
 use super::{ReadError, fallback::CopyFinder, shared_cache::SharedCache};
 use crate::format::container::{
-    ContainerError, ContainerHead, ContainerKey, DataIdentity, MAX_HEADER, ObjectRange, open_into,
+    ContainerHead, ContainerKey, DataIdentity, MAX_HEADER, ObjectRange, open_into,
 };
 use crate::format::derive::{ChunkKind, DomainKey};
 use crate::format::ids::{ChunkId, NameId, ObjectHash};
 use crate::format::layout::{EpochPath, ObjectClass, ObjectKey};
-use crate::format::pack::{MAX_PACK, TableEntry, read_table};
+use crate::format::pack::{MAX_PACK, TableEntry, TableError, read_entries, read_table, table_length};
 use crate::format::{list::ChunkLocation, pack_refs::PackName};
 use crate::runtime::{Buffer, BufferPool, Workers, lock};
 use crate::store::{MAX_OBJECT, Store};
@@ -29,8 +32,11 @@ const FIRST_BYTES: u64 = 1024;
 /// A pack is read whole if at least one n-th of it is needed, with this n; otherwise by ranges.
 pub(super) const WHOLE_PACK_DIVISOR: u64 = 4;
 
-/// The number of other copies of a chunk that are tried.
-const MAX_COPIES: usize = 4;
+/// The packs whose tables are read at once.
+const PARALLEL_TABLES: usize = 4;
+
+/// The bytes at the end of a pack that are read first for its table: some 1,300 chunks.
+const TABLE_BYTES: u64 = 64 << 10;
 
 /// The way in which a pack is read for the next slices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +64,7 @@ pub struct Fetcher {
     key: Arc<DomainKey>,
     codec: Codec,
     workers: Workers,
-    copy_finder: Option<CopyFinder>,
+    copy_finder: Option<Arc<CopyFinder>>,
     /// The buffers of decrypted packs.
     pack_buffers: BufferPool,
     packs: Mutex<SharedCache<ObjectHash, Arc<Buffer>>>,
@@ -100,7 +106,7 @@ impl Fetcher {
 
     /// Makes the fetcher look for copies of chunks whose pack is damaged.
     #[must_use]
-    pub fn with_copy_finder(self, copy_finder: CopyFinder) -> Self {
+    pub fn with_copy_finder(self, copy_finder: Arc<CopyFinder>) -> Self {
         Self { copy_finder: Some(copy_finder), ..self }
     }
 
@@ -129,26 +135,92 @@ impl Fetcher {
         Ok(chunk)
     }
 
-    /// Decodes a chunk from its listed place or, if that is damaged, from another copy in the
-    /// index. The chunk's id verifies a copy as well as the original.
+    /// Decodes a chunk from its listed place or, if that is damaged, from another copy. The chunk's id verifies a
+    /// copy as well as the original.
     async fn decode_or_find_copy(&self, chunk: StoredChunk, mode: ReadMode) -> Result<Bytes, ReadError> {
-        let StoredChunk { location, id, .. } = chunk;
         let first = match self.decode(chunk, mode).await {
             Err(error) if error.is_damage() => error,
             result => return result,
         };
-        let Some(copy_finder) = &self.copy_finder else { return Err(first) };
-        let mut bad = location.pack.hash;
-        for _ in 0..MAX_COPIES {
-            let Some(copy) = copy_finder.find_copy(&id, location.plain, bad).await? else {
-                return Err(first);
-            };
-            match self.decode(StoredChunk { location: copy, ..chunk }, ReadMode::Ranged).await {
-                Err(error) if error.is_damage() => bad = copy.pack.hash,
-                result => return result,
+        self.decode_copy(chunk).await?.ok_or(first)
+    }
+
+    /// True if a chunk whose place is damaged has a copy elsewhere, which is read and verified.
+    pub async fn has_copy(
+        &self,
+        kind: ChunkKind,
+        location: ChunkLocation,
+        id: ChunkId,
+    ) -> Result<bool, ReadError> {
+        Ok(self.decode_copy(StoredChunk { kind, location, id }).await?.is_some())
+    }
+
+    /// Decodes another copy of a chunk: tries every place that an index object names, then every place that the
+    /// packs' own tables name.
+    async fn decode_copy(&self, chunk: StoredChunk) -> Result<Option<Bytes>, ReadError> {
+        let Some(finder) = &self.copy_finder else { return Ok(None) };
+        let StoredChunk { id, location, .. } = chunk;
+        let mut found = self.decode_first(chunk, finder.indexed(&id, location.plain).await?).await?;
+        if found.is_none() {
+            let tables = finder.tables.get_or_try_init(|| self.read_tables(finder)).await?;
+            found = self.decode_first(chunk, tables.places(&id, location.plain)?).await?;
+        }
+        if found.is_some() {
+            finder.report_copy_used(&location.pack.hash);
+        }
+        Ok(found)
+    }
+
+    /// Decodes the first of `places` that holds the chunk.
+    async fn decode_first(
+        &self,
+        chunk: StoredChunk,
+        places: Vec<ChunkLocation>,
+    ) -> Result<Option<Bytes>, ReadError> {
+        for location in places.into_iter().filter(|place| *place != chunk.location) {
+            match self.decode(StoredChunk { location, ..chunk }, ReadMode::Ranged).await {
+                Err(error) if error.is_damage() => {}
+                result => return result.map(Some),
             }
         }
-        Err(first)
+        Ok(None)
+    }
+
+    /// Reads the tables of the packs that `finder` names. One that is damaged is skipped.
+    async fn read_tables(&self, finder: &CopyFinder) -> Result<CopyIndex, ReadError> {
+        let (packs, mut copies) = finder.packs().await?;
+        let mut read = stream::iter(packs)
+            .map(|pack| async move { (pack, self.table(pack).await) })
+            .buffered(PARALLEL_TABLES);
+        while let Some((pack, table)) = read.next().await {
+            match table {
+                Ok(table) => copies.add_table(pack, &table)?,
+                Err(error) if error.is_damage() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(copies)
+    }
+
+    /// Reads the table at the end of a pack.
+    async fn table(&self, pack: PackName) -> Result<Vec<TableEntry>, ReadError> {
+        let wrong = |error: TableError| ReadError::Damaged {
+            object: self.pack_key(&pack.hash).to_string(),
+            what: error.to_string(),
+        };
+        let length = self.head(pack).await?.plaintext_length(pack.size);
+        let mut end = Vec::new();
+        let mut wanted = TABLE_BYTES.min(length);
+        while (end.len() as u64) < wanted {
+            end = self.range(pack, length - wanted, usize::try_from(wanted).unwrap_or(usize::MAX)).await?;
+            let table = table_length(&end).map_err(wrong)?;
+            if table as u64 > length.min(MAX_PACK as u64) {
+                return Err(wrong(TableError("count")));
+            }
+            wanted = table as u64;
+        }
+        let start = end.len() - usize::try_from(wanted).unwrap_or(0);
+        read_entries(&end[start..]).map_err(wrong)
     }
 
     async fn decode(&self, chunk: StoredChunk, mode: ReadMode) -> Result<Bytes, ReadError> {
@@ -197,7 +269,7 @@ impl Fetcher {
     }
 
     fn verifier(&self, pack: &ObjectHash) -> ChunkVerifier {
-        ChunkVerifier { codec: self.codec.clone(), key: self.key.clone(), object: self.pack_key(pack) }
+        ChunkVerifier::new(self.codec.clone(), self.key.clone(), self.pack_key(pack))
     }
 
     /// Returns the plaintext of a whole pack from the cache, and fetches it if needed.
@@ -250,9 +322,9 @@ impl Fetcher {
         self.workers.run(job).await
     }
 
-    async fn range(&self, pack: PackName, start: u64, length: usize) -> Result<Vec<u8>, ReadError> {
+    /// Reads the header of a pack's age file.
+    async fn head(&self, pack: PackName) -> Result<ContainerHead, ReadError> {
         let object = self.pack_key(&pack.hash);
-        let damaged = |what: &str| ReadError::Damaged { object: object.to_string(), what: what.to_owned() };
         let cell = lock(&self.heads).cell(pack.hash);
         let head = cell
             .get_or_try_init(|| async {
@@ -262,11 +334,19 @@ impl Fetcher {
                         return Ok(head);
                     }
                 }
-                Err(damaged("it has no age header"))
+                let what = "it has no age header".to_owned();
+                Err(ReadError::Damaged { object: object.to_string(), what })
             })
             .await?
             .clone();
         lock(&self.heads).set_size(&pack.hash, 512);
+        Ok(head)
+    }
+
+    async fn range(&self, pack: PackName, start: u64, length: usize) -> Result<Vec<u8>, ReadError> {
+        let object = self.pack_key(&pack.hash);
+        let damaged = |what: &str| ReadError::Damaged { object: object.to_string(), what: what.to_owned() };
+        let head = self.head(pack).await?;
         let range = head.sealed_range(start, start + length as u64, pack.size);
         if range.is_empty() {
             return Err(damaged("the snapshot names bytes past its end"));
@@ -276,46 +356,6 @@ impl Fetcher {
         let identity = self.identity.clone();
         let opened = self.workers.run(move || head.open_range(&identity, &window, start, length)).await;
         opened.map_err(|error| damaged(&container_text(&error)))
-    }
-}
-
-struct ChunkVerifier {
-    codec: Codec,
-    key: Arc<DomainKey>,
-    object: ObjectKey,
-}
-
-impl ChunkVerifier {
-    fn damaged(&self, what: String) -> ReadError {
-        ReadError::Damaged { object: self.object.to_string(), what }
-    }
-
-    /// Decodes a chunk's frame to `length` bytes and verifies them against `id`; `namer` is the
-    /// source of the id in messages.
-    fn decode_verified(
-        &self,
-        frame: &[u8],
-        length: u32,
-        kind: ChunkKind,
-        id: ChunkId,
-        namer: &str,
-    ) -> Result<Bytes, ReadError> {
-        let plain = self.codec.decode(frame, length as usize).map_err(|error| match error {
-            CodecError::Zstd(_) => self.damaged("a chunk in it does not decompress".into()),
-            other => self.damaged(other.to_string()),
-        })?;
-        if self.key.chunk_id(kind, &plain) != id {
-            return Err(self.damaged(format!("a chunk in it is not the one that {namer} names")));
-        }
-        Ok(plain.into_bytes())
-    }
-}
-
-fn container_text(error: &ContainerError) -> String {
-    match error {
-        ContainerError::WrongKey => "it is not encrypted to its epoch".into(),
-        ContainerError::Damaged(_) => "it does not decrypt".into(),
-        other => other.to_string(),
     }
 }
 

@@ -10,6 +10,7 @@
 
 pub mod chunk_index;
 pub mod chunk_ref;
+mod chunk_verifier;
 pub mod chunker;
 pub mod codec;
 pub mod context;

@@ -43,9 +43,9 @@ impl Snapshot {
     }
 }
 
-/// The way to address one of two snapshots that have the same number.
-pub const SAME_NUMBER: &str =
-    "both are whole: name one by the first six digits of its hash or more; let runs of one plan not overlap";
+/// The way to address one of two snapshots that may have the same number.
+pub const SAME_NUMBER: &str = "name one by the first six digits of its hash or more; let runs of one plan not overlap; kbak verify says \
+     whether snapshots are missing";
 
 /// A snapshot's number with the first digits of its hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

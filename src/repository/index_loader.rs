@@ -11,15 +11,16 @@ use crate::format::index::{HEADER, Index, IndexHeader, IndexedPack, MAX_INDEX};
 use crate::format::layout::{self, EpochPath, ObjectClass, ObjectKey};
 use crate::format::pack_refs::{EtagPrint, PackName, PackRefs};
 use crate::format::sign::PublicKey;
-use crate::pipeline::chunk_index::ChunkIndex;
+use crate::pipeline::ReadError;
+use crate::pipeline::chunk_index::{ChunkIndex, copies::CopyIndex};
 use crate::report::event::{Event, Reporter};
 use crate::repository::fetched::{self, Fetched};
 use crate::store::listing::list_all;
-use crate::store::{ListedObject, Store, StoreError};
+use crate::store::{Store, StoreError};
 
 /// The number of index objects above which a run merges those of a domain at its end.
 pub const MERGE_ABOVE: usize = 64;
-/// The most index objects of a domain that are read.
+/// The most index objects of a domain that no snapshot names, and that are listed.
 pub const MAX_INDEXES: usize = 100_000;
 /// The most index objects whose header is read because no snapshot names them.
 pub const MAX_UNNAMED: usize = 4_096;
@@ -49,18 +50,25 @@ pub struct ListedPacks {
     pub etags: Vec<(ObjectHash, EtagPrint)>,
 }
 
-/// The index objects that are used.
+/// The index objects of a writer's own past: it believes that a chunk is stored where they say.
 #[derive(Debug, Clone, Copy)]
-pub enum TrustedIndexes<'a> {
-    /// Those of a writer's own past: it believes that a chunk is stored where they say.
-    OwnPast {
-        /// Those that the writer's own snapshots name.
-        named: &'a HashSet<ObjectHash>,
-        /// The keys of runs whose other index objects count.
-        runs: &'a [PublicKey],
-    },
-    /// All of them: a reader proves every chunk by its id.
-    All,
+pub struct TrustedIndexes<'a> {
+    /// Those that the writer's own snapshots name.
+    pub named: &'a HashSet<ObjectHash>,
+    /// The keys of runs whose other index objects count.
+    pub runs: &'a [PublicKey],
+}
+
+/// The index objects of a domain that its key made: those that snapshots name, and the others.
+#[derive(Default)]
+struct ListedIndexes {
+    named: Vec<(ObjectKey, ObjectHash)>,
+    others: Vec<(ObjectKey, ObjectHash)>,
+}
+
+/// True if the store lists the pack with its size.
+fn is_listed(listed: &[PackName], pack: &IndexedPack) -> bool {
+    listed.binary_search(&PackName { hash: pack.hash, size: pack.size }).is_ok()
 }
 
 /// Loads the index of one domain.
@@ -92,43 +100,21 @@ impl DomainIndexLoader<'_> {
         known_etags: &[(ObjectHash, EtagPrint)],
         share: u64,
     ) -> Result<Loaded, StoreError> {
-        let prefix = self.path.class_prefix(self.domain, ObjectClass::Index);
-        // What nobody made who has the domain's key costs no request.
-        let made_with_key = |entry: ListedObject| {
-            let (hash, _) = layout::parse_index_name(entry.key.name())?;
-            let own = self.path.index(self.domain, hash, key.index_tag(hash)) == entry.key;
-            own.then_some((entry.key, hash))
-        };
-        let entries: Vec<(ObjectKey, ObjectHash)> =
-            list_all(self.store.clone(), prefix, self.reporter.clone())
-                .try_filter_map(|entry| std::future::ready(Ok(made_with_key(entry))))
-                .take(MAX_INDEXES)
-                .try_collect()
-                .await?;
+        let ListedIndexes { named, others } = self.indexes(key, trusted.named).await?;
         let known = ChunkIndex::new(share, self.reporter.clone());
         let mut loaded = Loaded { known, objects: Vec::new(), lost: Vec::new() };
-        if entries.is_empty() {
+        if named.is_empty() && others.is_empty() {
             return Ok(loaded);
         }
         // Listed after the index objects, because a pack is stored before the index that names it.
         let listed = self.good_packs(distrusted, known_etags).await?;
-        let usable =
-            |pack: &IndexedPack| listed.binary_search(&PackName { hash: pack.hash, size: pack.size }).is_ok();
-        let (first, rest) = match trusted {
-            TrustedIndexes::All => (entries, Vec::new()),
-            TrustedIndexes::OwnPast { named, runs } => {
-                let (first, rest) = entries.into_iter().partition(|(_, hash)| named.contains(hash));
-                (first, self.of_runs(rest, runs).await?)
-            }
-        };
+        let usable = |pack: &IndexedPack| is_listed(&listed, pack);
+        let others = self.of_runs(others, trusted.runs).await?;
         let (mut replaced, mut lost) = (HashSet::new(), BTreeSet::new());
-        for keys in [first, rest] {
-            let keys: Vec<_> = keys.into_iter().filter(|(_, hash)| !replaced.contains(hash)).collect();
-            let mut read = stream::iter(keys)
-                .map(|(object, hash)| async move { (self.index(key, &object, hash).await, hash) })
-                .buffered(PARALLEL);
-            while let Some((index, hash)) = read.next().await {
-                let Some(index) = index? else { continue };
+        for keys in [named, others] {
+            let keys = keys.into_iter().filter(|(_, hash)| !replaced.contains(hash)).collect();
+            let mut read = self.read(key, keys, "what it names is stored anew");
+            while let Some((index, hash)) = read.try_next().await? {
                 replaced.extend(index.replaces.iter().copied());
                 lost.extend(loaded.known.load(&index, usable));
                 loaded.objects.push(hash);
@@ -137,6 +123,75 @@ impl DomainIndexLoader<'_> {
         loaded.objects.retain(|hash| !replaced.contains(hash));
         loaded.lost = lost.into_iter().collect();
         Ok(loaded)
+    }
+
+    /// Returns the places at which the domain's index objects say that chunks are, in packs that the store lists.
+    /// Anyone with the domain's key can name wrong places, so those of index objects that signed snapshots name
+    /// (`named`) come first. Other objects are read up to [`MAX_INDEXES`].
+    pub async fn load_copies(
+        &self,
+        key: &DomainKey,
+        named: &HashSet<ObjectHash>,
+        share: u64,
+    ) -> Result<CopyIndex, ReadError> {
+        let ListedIndexes { named, others } = self.indexes(key, named).await?;
+        let mut copies = CopyIndex::new(share, self.reporter.clone());
+        if named.is_empty() && others.is_empty() {
+            return Ok(copies);
+        }
+        let listed = self.good_packs(&BTreeSet::new(), &[]).await?;
+        for keys in [named, others] {
+            let mut read = self.read(key, keys, "the copies of chunks that it names are not found by it");
+            while let Some((index, _)) = read.try_next().await? {
+                copies.add_index(&index, |pack| is_listed(&listed, pack))?;
+            }
+        }
+        Ok(copies)
+    }
+
+    /// Lists the index objects that the domain's key made. What nobody made who has it costs no request.
+    async fn indexes(
+        &self,
+        key: &DomainKey,
+        named: &HashSet<ObjectHash>,
+    ) -> Result<ListedIndexes, StoreError> {
+        let prefix = self.path.class_prefix(self.domain, ObjectClass::Index);
+        let mut found = ListedIndexes::default();
+        let mut left = 0;
+        let mut listing = list_all(self.store.clone(), prefix.as_str(), self.reporter.clone());
+        while let Some(entry) = listing.try_next().await? {
+            let Some((hash, _)) = layout::parse_index_name(entry.key.name()) else { continue };
+            if self.path.index(self.domain, hash, key.index_tag(hash)) != entry.key {
+                continue;
+            }
+            match named.contains(&hash) {
+                true => found.named.push((entry.key, hash)),
+                false if found.others.len() < MAX_INDEXES => found.others.push((entry.key, hash)),
+                false => left += 1,
+            }
+        }
+        if left > 0 {
+            let what = format!("{left} index objects that no snapshot names are not looked at: too many");
+            self.reporter.warn(prefix, what);
+        }
+        Ok(found)
+    }
+
+    /// Reads index objects in order. One that does not open is skipped, with a warning that says `effect`.
+    fn read<'a>(
+        &'a self,
+        key: &'a DomainKey,
+        objects: Vec<(ObjectKey, ObjectHash)>,
+        effect: &'static str,
+    ) -> stream::BoxStream<'a, Result<(Index, ObjectHash), StoreError>> {
+        stream::iter(objects)
+            .map(move |(object, hash)| async move {
+                let index = self.index(key, &object, hash, effect).await?;
+                Ok(index.map(|index| (index, hash)))
+            })
+            .buffered(PARALLEL)
+            .try_filter_map(|index| std::future::ready(Ok(index)))
+            .boxed()
     }
 
     /// Returns the listed packs that no record distrusts and that were not overwritten, sorted.
@@ -201,6 +256,7 @@ impl DomainIndexLoader<'_> {
         key: &DomainKey,
         object: &ObjectKey,
         hash: ObjectHash,
+        effect: &str,
     ) -> Result<Option<Index>, StoreError> {
         let index = match fetched::get(self.store, object, hash, MAX_SEALED).await? {
             Fetched::Valid(sealed) => Index::open(&sealed, key).ok(),
@@ -209,7 +265,7 @@ impl DomainIndexLoader<'_> {
         if index.is_none() {
             self.reporter.event(Event::Warning {
                 object: object.to_string(),
-                message: "this index object is damaged; what it names is stored anew".into(),
+                message: format!("this index object is damaged; {effect}"),
                 remedy: Some("kbak verify --read-all shows what else is".into()),
             });
         }

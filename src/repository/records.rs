@@ -17,15 +17,18 @@ use crate::repository::fetched::{self, Fetched};
 use crate::repository::signed_listing::{SignedFolder, SignedObject, Unsigned};
 use crate::store::{Store, StoreError};
 
-/// The most signed records of a writer that are read: years of daily drills, prunes and receipts.
-const MAX_RECORDS: usize = 50_000;
+/// The most records of one type by one key that are read: years of daily drills, prunes and receipts.
+pub const MAX_RECORDS: usize = 50_000;
+/// The most reports of failed runs that are listed: hourly ones of a year. No reader decides anything from one.
+pub const MAX_REPORTS: usize = 10_000;
 
 const PARALLEL: usize = 16;
 
 /// The objects under a writer's `records/`.
 #[derive(Debug, Default)]
 pub struct Records {
-    /// Records with a valid signature, by the store's time, oldest first.
+    /// Records with a valid signature, by the store's time, oldest first. Of revoked keys only revocations and
+    /// receipts.
     pub signed: Vec<StoredRecord>,
     /// Encrypted reports of failed runs.
     pub reports: Vec<ObjectKey>,
@@ -46,8 +49,17 @@ pub struct StoredRecord {
     pub stored: Timestamp,
 }
 
+/// The most names by one key that are read.
+#[derive(Debug, Clone, Copy)]
+pub struct RecordLimits {
+    /// Records of one type.
+    pub records: usize,
+    /// Reports of failed runs.
+    pub reports: usize,
+}
+
 /// Reads all records of a writer. Checks the `repository` of each if it is given. Fails if the store cannot
-/// be read, or has more than `MAX_RECORDS` signed records.
+/// be read, or has more than [`MAX_RECORDS`] records of one type by one key that no owner has revoked.
 pub async fn list(
     store: &Arc<dyn Store>,
     writer: WriterId,
@@ -55,41 +67,98 @@ pub async fn list(
     signers: &Signers,
     reporter: &Reporter,
 ) -> Result<Records, StoreError> {
+    let limits = RecordLimits { records: MAX_RECORDS, reports: MAX_REPORTS };
+    list_within(limits, store, writer, repository, signers, reporter).await
+}
+
+/// As [`list`], with other limits.
+pub async fn list_within(
+    limits: RecordLimits,
+    store: &Arc<dyn Store>,
+    writer: WriterId,
+    repository: Option<RepositoryId>,
+    signers: &Signers,
+    reporter: &Reporter,
+) -> Result<Records, StoreError> {
+    let RecordLimits { records: most_records, reports: most_reports } = limits;
     let prefix = layout::records_prefix(writer);
     let folder = SignedFolder { store, prefix: &prefix, writer, signers, reporter };
-    let (entries, unsigned) = folder.list(|rest| Some(kind(rest)?.namespace()), MAX_RECORDS).await?;
-    let mut records = Records { unsigned, pinned: signers.revoked().to_vec(), ..Records::default() };
-    let mut statements = Vec::new();
-    for SignedObject { entry, hash } in entries {
-        match kind(&entry.key.as_str()[prefix.len()..]) {
-            Some(Kind::Statement(namespace)) => statements.push((entry, hash, namespace)),
-            _ => records.reports.push(entry.key),
+    let most = |namespace| if namespace == Namespace::Manifest { most_reports } else { most_records };
+    let listing = folder.list_up_to(|rest| Some(kind(rest)?.namespace()), most).await?;
+    let mut records = Records { unsigned: listing.unsigned, ..Records::of_pin(signers) };
+    let (mut revocations, mut others) = (Vec::new(), Vec::new());
+    for object in listing.objects {
+        match kind(&object.entry.key.as_str()[prefix.len()..]) {
+            Some(Kind::Statement(Namespace::Trust)) => revocations.push((object, Namespace::Trust)),
+            Some(Kind::Statement(namespace)) => others.push((object, namespace)),
+            Some(Kind::Report) => others.push((object, Namespace::Manifest)),
+            None => {}
         }
     }
-    let mut read = stream::iter(statements)
-        .map(|(entry, hash, namespace)| async move {
-            let bytes = match entry.size > MAX_RECORD {
-                true => Ok(Fetched::Corrupt),
-                false => fetched::get(store, &entry.key, hash, MAX_RECORD).await,
-            };
-            (entry, hash, namespace, bytes)
-        })
-        .buffered(PARALLEL);
-    while let Some((entry, hash, namespace, bytes)) = read.next().await {
-        let opened = match bytes? {
-            // Pruned since the listing.
-            Fetched::Missing => continue,
-            Fetched::Corrupt => Err(RecordError::Name),
-            Fetched::Valid(bytes) => SignedRecord::open(bytes, writer, hash, namespace, repository, signers),
-        };
-        match opened {
-            Ok(record) => records.signed.push(StoredRecord { record, stored: entry.modified }),
-            Err(error) => records.rejected.push((entry.key, error)),
+    let reader = RecordReader { store, writer, repository, signers };
+    reader.read(revocations, &mut records).await?;
+    // Whoever stole a key may have signed any number of names with it.
+    let revoked = records.revoked();
+    let counts = |signer: &PublicKey, namespace: Namespace| {
+        matches!(namespace, Namespace::Trust | Namespace::Receipt) || !revoked.contains(signer)
+    };
+    for ((signer, namespace), left) in listing.surplus {
+        if namespace != Namespace::Manifest && counts(&signer, namespace) {
+            return Err(folder.too_many(most_records, signer));
+        }
+        if counts(&signer, namespace) {
+            let what = format!("{left} reports beyond the first {most_reports} are not listed");
+            reporter.warn(format!("{prefix}{}/", layout::REPORTS), what);
         }
     }
+    others.retain(|(object, namespace)| counts(&object.signer, *namespace));
+    let (reports, others) = others.into_iter().partition(|(_, namespace)| *namespace == Namespace::Manifest);
+    let reports: Vec<(SignedObject, Namespace)> = reports;
+    records.reports = reports.into_iter().map(|(object, _)| object.entry.key).collect();
+    reader.read(others, &mut records).await?;
     records.signed.sort_by_key(|record| (record.stored, record.record.hash()));
-    records.drop_distrust_of_revoked();
     Ok(records)
+}
+
+/// Reads records whose keys are signed.
+struct RecordReader<'a> {
+    store: &'a Arc<dyn Store>,
+    writer: WriterId,
+    repository: Option<RepositoryId>,
+    signers: &'a Signers,
+}
+
+impl RecordReader<'_> {
+    async fn read(
+        &self,
+        objects: Vec<(SignedObject, Namespace)>,
+        records: &mut Records,
+    ) -> Result<(), StoreError> {
+        let mut read = stream::iter(objects)
+            .map(|(SignedObject { entry, hash, .. }, namespace)| async move {
+                let bytes = match entry.size > MAX_RECORD {
+                    true => Ok(Fetched::Corrupt),
+                    false => fetched::get(self.store, &entry.key, hash, MAX_RECORD).await,
+                };
+                (entry, hash, namespace, bytes)
+            })
+            .buffered(PARALLEL);
+        while let Some((entry, hash, namespace, bytes)) = read.next().await {
+            let opened = match bytes? {
+                // Pruned since the listing.
+                Fetched::Missing => continue,
+                Fetched::Corrupt => Err(RecordError::Name),
+                Fetched::Valid(bytes) => {
+                    SignedRecord::open(bytes, self.writer, hash, namespace, self.repository, self.signers)
+                }
+            };
+            match opened {
+                Ok(record) => records.signed.push(StoredRecord { record, stored: entry.modified }),
+                Err(error) => records.rejected.push((entry.key, error)),
+            }
+        }
+        Ok(())
+    }
 }
 
 /// An object among the records, by its folder.
@@ -122,21 +191,19 @@ fn kind(rest: &str) -> Option<Kind> {
 }
 
 impl Records {
-    /// Drops what revoked keys say of bad packs and hints: it could make writers store everything anew.
-    fn drop_distrust_of_revoked(&mut self) {
-        let signed = std::mem::take(&mut self.signed);
-        let revoked: BTreeSet<PublicKey> = signed
-            .iter()
-            .filter_map(|stored| match stored.record.record() {
-                Record::Revocation(revocation) => Some(revocation.key),
-                _ => None,
-            })
-            .chain(self.pinned.iter().map(|revocation| revocation.key))
-            .collect();
-        let counts = |stored: &StoredRecord| {
-            !matches!(stored.record.record(), Record::Distrust(_)) || !revoked.contains(&stored.record.key())
-        };
-        self.signed = signed.into_iter().filter(counts).collect();
+    /// Returns the records of a store that has none: only the pin revokes keys.
+    #[must_use]
+    pub fn of_pin(signers: &Signers) -> Self {
+        Self { pinned: signers.revoked().to_vec(), ..Self::default() }
+    }
+
+    /// Returns the keys that owners have revoked, in the store or in the pin.
+    fn revoked(&self) -> BTreeSet<PublicKey> {
+        let stored = self.signed.iter().filter_map(|stored| match stored.record.record() {
+            Record::Revocation(revocation) => Some(revocation.key),
+            _ => None,
+        });
+        stored.chain(self.pinned.iter().map(|revocation| revocation.key)).collect()
     }
 
     /// Returns the statements that cut off `key`, in the store and in the pin. A manifest that it signed counts only if every

@@ -2,11 +2,12 @@
 //! may fill such a folder: that costs pages of a listing, but no request for an object and no memory.
 
 use futures::TryStreamExt as _;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::format::ids::{ObjectHash, WriterId};
 use crate::format::layout::ObjectKey;
-use crate::format::sign::Namespace;
+use crate::format::sign::{Namespace, PublicKey};
 use crate::format::signers::Signers;
 use crate::report::event::Reporter;
 use crate::report::text::plural;
@@ -21,6 +22,33 @@ pub struct SignedObject {
     pub entry: ListedObject,
     /// The hash in its key.
     pub hash: ObjectHash,
+    /// The pinned key that signed its key.
+    pub signer: PublicKey,
+}
+
+/// The objects in a folder of signed keys.
+#[derive(Debug, Default)]
+pub struct SignedListing {
+    /// Those whose key is signed, at most as many of one signer as the limit.
+    pub objects: Vec<SignedObject>,
+    /// The others.
+    pub unsigned: Unsigned,
+    /// The number of objects beyond the limit, by signer and namespace.
+    pub surplus: BTreeMap<(PublicKey, Namespace), u64>,
+}
+
+impl SignedListing {
+    /// Returns the objects. Fails if there are any beyond the limit, which was `most`.
+    pub fn within(
+        self,
+        folder: &SignedFolder<'_>,
+        most: usize,
+    ) -> Result<(Vec<SignedObject>, Unsigned), StoreError> {
+        match self.surplus.first_key_value() {
+            Some(((signer, _), _)) => Err(folder.too_many(most, *signer)),
+            None => Ok((self.objects, self.unsigned)),
+        }
+    }
 }
 
 /// Objects in folders of signed keys whose own key nobody signed who is pinned.
@@ -84,29 +112,50 @@ pub struct SignedFolder<'a> {
 
 impl SignedFolder<'_> {
     /// Returns the objects whose keys are signed for the namespace that `namespace` gives to the rest of the
-    /// key. Fails if the store cannot be read, or if there are more than `most` of them.
+    /// key. Fails if the store cannot be read, or if one key signed more than `most` of them.
     pub async fn list(
         &self,
         namespace: impl Fn(&str) -> Option<Namespace>,
         most: usize,
     ) -> Result<(Vec<SignedObject>, Unsigned), StoreError> {
+        self.list_up_to(namespace, |_| most).await?.within(self, most)
+    }
+
+    /// As [`Self::list`], but keeps as many objects of each signer and namespace as `most` says, and counts the
+    /// others: whoever had a key once may have signed any number of names.
+    pub async fn list_up_to(
+        &self,
+        namespace: impl Fn(&str) -> Option<Namespace>,
+        most: impl Fn(Namespace) -> usize,
+    ) -> Result<SignedListing, StoreError> {
         let principal = self.writer.to_string();
-        let mut signed = Vec::new();
-        let mut unsigned = Unsigned::default();
+        let mut found = SignedListing::default();
+        let mut kept: BTreeMap<(PublicKey, Namespace), usize> = BTreeMap::new();
         let mut listing = list_all(self.store.clone(), self.prefix, self.reporter.clone());
         while let Some(entry) = listing.try_next().await? {
             let rest = &entry.key.as_str()[self.prefix.len()..];
-            let hash = namespace(rest)
-                .and_then(|namespace| self.signers.signed_hash(&principal, namespace, &entry.key));
-            match hash {
-                Some(hash) if signed.len() < most => signed.push(SignedObject { entry, hash }),
-                Some(_) => {
-                    let kind = StoreErrorKind::Protocol(format!("more than {most} signed objects lie there"));
-                    return Err(StoreError::new(Operation::List, self.prefix, self.store.describe(), kind));
-                }
-                None => unsigned.add(entry.key),
+            let Some(namespace) = namespace(rest) else {
+                found.unsigned.add(entry.key);
+                continue;
+            };
+            let Some((hash, signer)) = self.signers.signed_hash(&principal, namespace, &entry.key) else {
+                found.unsigned.add(entry.key);
+                continue;
+            };
+            let count = kept.entry((signer, namespace)).or_default();
+            if *count < most(namespace) {
+                *count += 1;
+                found.objects.push(SignedObject { entry, hash, signer });
+            } else {
+                *found.surplus.entry((signer, namespace)).or_default() += 1;
             }
         }
-        Ok((signed, unsigned))
+        Ok(found)
+    }
+
+    /// Returns the error for more than `most` names that one key signed.
+    pub fn too_many(&self, most: usize, signer: PublicKey) -> StoreError {
+        let kind = StoreErrorKind::Flooded { most, signer: signer.fingerprint() };
+        StoreError::new(Operation::List, self.prefix, self.store.describe(), kind)
     }
 }

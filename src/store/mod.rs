@@ -153,7 +153,8 @@ impl StoreError {
             | Kind::Protocol(_)
             | Kind::TooLarge { .. }
             | Kind::NotFound
-            | Kind::NotAFile => Outcome::Damaged,
+            | Kind::NotAFile
+            | Kind::Flooded { .. } => Outcome::Damaged,
             Kind::Full | Kind::Transient(_) | Kind::RetriesExhausted { .. } | Kind::Other(_) => {
                 Outcome::Unreachable
             }
@@ -216,6 +217,14 @@ pub enum StoreErrorKind {
     /// The store broke the rules of its protocol: order, repeated keys, impossible sizes.
     #[error("the store broke its protocol ({0})")]
     Protocol(String),
+    /// One key signed the names of more objects than a reader lists.
+    #[error("more than {most} objects are there whose names the key {signer} signed")]
+    Flooded {
+        /// The limit.
+        most: usize,
+        /// The fingerprint of the key.
+        signer: String,
+    },
     /// The store is full.
     #[error("the store is full")]
     Full,

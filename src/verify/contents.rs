@@ -13,14 +13,14 @@ use super::proven::{Epochs, Opening, Proven};
 use super::{Check, Result, hints};
 use crate::format::ids::{ChunkId, EpochId, NameId, ObjectHash};
 use crate::format::layout::{EpochPath, ObjectClass, ObjectKey};
-use crate::format::list::{Part, Slice, StreamHasher};
+use crate::format::list::{ChunkLocation, Slice, StreamHasher};
 use crate::format::manifest::PublicItem;
 use crate::format::{body::Stream, derive::ChunkKind, wrap::WrapError};
 use crate::pipeline::{ReadError, fetch::Fetcher};
 use crate::report::error::causes;
 use crate::repository::epoch::wraps::{self, KeysError};
-use crate::repository::read::reader::StoredPlan;
 use crate::repository::read::snapshot::{OpenSnapshot, SnapshotError};
+use crate::repository::read::{copies::EpochCopies, reader::StoredPlan};
 
 /// Most packs that are open at once: each takes up to twice its size.
 const PARALLEL: usize = 2;
@@ -36,6 +36,7 @@ pub(super) async fn check(
         epochs,
         names: BTreeMap::new(),
         proven: Proven::default(),
+        copies: BTreeMap::new(),
         read: HashMap::new(),
         healed: BTreeSet::new(),
     };
@@ -90,14 +91,14 @@ fn is_damage(error: &WrapError) -> bool {
 }
 
 impl Opening {
-    async fn snapshot(&self, check: &mut Check<'_>, user: SnapshotIndex) -> Result<Option<OpenSnapshot>> {
+    async fn snapshot(&mut self, check: &mut Check<'_>, user: SnapshotIndex) -> Result<Option<OpenSnapshot>> {
         let snapshot = check.chain[user].clone();
-        let Some((_, keys)) = self.epochs.get(&snapshot.envelope().epoch) else { return Ok(None) };
+        let epoch = snapshot.envelope().epoch;
+        let Some((_, keys)) = self.epochs.get(&epoch) else { return Ok(None) };
         let keys = keys.clone();
         let key = snapshot.envelope().path().body(snapshot.envelope().body);
-        let (store, runtime) = (check.view.store.clone(), check.view.runtime.clone());
-        let reporter = check.view.reporter.clone();
-        let opened = OpenSnapshot::open(store, runtime, reporter, snapshot, keys, check.options.memory);
+        let copies = self.copies.entry(epoch).or_insert_with(|| EpochCopies::new(check.chain.iter(), epoch));
+        let opened = OpenSnapshot::open(check.view, snapshot, keys, copies, check.options.memory);
         let error = match opened.await {
             Ok(open) => return Ok(Some(open)),
             Err(SnapshotError::Store(error)) if !error.kind.is_absence() => return Err(error.into()),
@@ -214,27 +215,26 @@ impl Opening {
 
     /// Returns the bad packs whose chunks a stream misses, or the fault in its list.
     async fn stream(
-        &self,
+        &mut self,
         open: &OpenSnapshot,
         one: &Stream,
         path: EpochPath,
         wanted: &BTreeMap<EpochId, NamedObjects>,
     ) -> Result<Result<Vec<ObjectKey>, String>> {
-        let none = std::collections::BTreeSet::new();
+        let none = BTreeSet::new();
         let domain = wanted.get(&path.epoch).and_then(|wanted| wanted.domains.get(&one.domain));
         let bad = domain.map_or(&none, |domain| &domain.bad);
-        let key = |pack: ObjectHash| path.in_domain(one.domain, ObjectClass::Pack, pack);
-        let elsewhere = |id: &ChunkId| self.proven.has_id(id);
-        let lost = |part: &&Part| bad.contains(&part.pack) && !elsewhere(&part.id);
-        let mut packs: Vec<ObjectKey> =
-            one.parts.iter().chain(&one.catalog).filter(lost).map(|part| key(part.pack)).collect();
+        let mut missed = Missed { open, domain: one.domain, bad, packs: BTreeSet::new() };
+        for part in &one.catalog {
+            missed.look(&mut self.proven, ChunkKind::Catalog, part.location(), part.id).await?;
+        }
         let reader = match open.read(one) {
             Ok(reader) => reader,
             Err(error) => return Ok(Err(causes(&error))),
         };
         let (mut hasher, mut length) = (StreamHasher::default(), 0u64);
         for part in &one.parts {
-            if lost(&part) {
+            if missed.look(&mut self.proven, ChunkKind::List, part.location(), part.id).await? {
                 continue;
             }
             let slices = match reader.slices(part).await {
@@ -245,9 +245,7 @@ impl Opening {
                 hasher.update(slice);
                 length += u64::from(slice.take);
                 if bad.contains(&slice.location.pack.hash) {
-                    if !elsewhere(&slice.id) {
-                        packs.push(key(slice.location.pack.hash));
-                    }
+                    missed.look(&mut self.proven, ChunkKind::Data, slice.location, slice.id).await?;
                 } else if !self.holds(slice) {
                     return Ok(Err(format!(
                         "pack {} does not hold a chunk that it lists",
@@ -256,10 +254,9 @@ impl Opening {
                 }
             }
         }
-        packs.sort_unstable();
-        packs.dedup();
-        if !packs.is_empty() {
-            return Ok(Ok(packs));
+        if !missed.packs.is_empty() {
+            let key = |pack: ObjectHash| path.in_domain(one.domain, ObjectClass::Pack, pack);
+            return Ok(Ok(missed.packs.into_iter().map(key).collect()));
         }
         if hasher.finish() != one.hash || length != one.length {
             return Ok(Err("its list is not the one that the snapshot names".into()));
@@ -270,11 +267,46 @@ impl Opening {
                 return Ok(Err(damage(error)?));
             }
         }
-        Ok(Ok(packs))
+        Ok(Ok(Vec::new()))
     }
 
     fn holds(&self, slice: &Slice) -> bool {
         self.proven.has(&slice.location, &slice.id, ChunkKind::Data)
+    }
+}
+
+/// The bad packs whose chunks a stream misses.
+struct Missed<'a> {
+    open: &'a OpenSnapshot,
+    domain: NameId,
+    bad: &'a BTreeSet<ObjectHash>,
+    packs: BTreeSet<ObjectHash>,
+}
+
+impl Missed<'_> {
+    /// Returns true and notes the pack if a chunk is in a bad one and has no copy elsewhere, where a restore finds
+    /// it.
+    async fn look(
+        &mut self,
+        proven: &mut Proven,
+        kind: ChunkKind,
+        location: ChunkLocation,
+        id: ChunkId,
+    ) -> Result<bool> {
+        let pack = location.pack.hash;
+        if !self.bad.contains(&pack) || proven.has_id(&id) {
+            return Ok(false);
+        }
+        // One chunk that is lost makes the pack one that the stream misses.
+        if kind == ChunkKind::Data && self.packs.contains(&pack) {
+            return Ok(true);
+        }
+        if self.open.has_copy(self.domain, kind, location, id).await? {
+            proven.add_copy(&id);
+            return Ok(false);
+        }
+        self.packs.insert(pack);
+        Ok(true)
     }
 }
 

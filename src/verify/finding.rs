@@ -105,14 +105,14 @@ impl ObjectKind {
                 "bring back its older version, if the bucket keeps versions; otherwise it is lost"
             }
             Self::Body if fault == Fault::Malformed => {
-                "these items are lost in these snapshots: kbak verify --distrust-key makes the next backup read and \
-                 store their domain anew"
+                "its list or catalog is wrong: restores look for the chunks elsewhere, and lack those that they do not \
+                 find. kbak verify --distrust-key makes the next backup read and store their domain anew"
             }
-            Self::PackRefs if fault == Fault::Altered => {
-                "bring back its older version, or remove it: as long as it lies there, no backup of these items can \
-                 be committed"
+            Self::PackRefs => {
+                "bring back its older version, if the bucket keeps versions; restores do not need it, and the next \
+                 backup stores the list of its own snapshot anew"
             }
-            Self::Body | Self::PackRefs => {
+            Self::Body => {
                 "bring back its older version, if the bucket keeps versions; the next backup makes a new snapshot"
             }
             Self::Pack => {
@@ -177,10 +177,22 @@ pub struct Finding {
     /// tell if copies of its chunks make the older snapshots whole.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub distrusted: bool,
+    /// True if it is a hint that no newest snapshot names: no restore and no later backup needs it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub obsolete: bool,
     /// The snapshots that it affects, oldest first.
     pub snapshots: Vec<AffectedSnapshot>,
     /// The recommended action.
     pub remedy: String,
+}
+
+impl Finding {
+    /// True if nothing that counts is lost or wrong because of it: copies are there, newer snapshots are whole
+    /// without it, or nothing needs it.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.healed || self.distrusted || self.obsolete
+    }
 }
 
 impl fmt::Display for Finding {
@@ -227,6 +239,7 @@ impl Findings {
             detail: detail.into(),
             healed: false,
             distrusted: false,
+            obsolete: false,
             snapshots: Vec::new(),
             remedy,
         };
@@ -289,6 +302,16 @@ impl Findings {
         }
     }
 
+    /// Records that no run writes into the epoch of the bad pack `object` any more.
+    pub fn mark_closed(&mut self, object: &str) {
+        if let Some(finding) = self.found.get_mut(object) {
+            "bring back its older version, if the bucket keeps versions; restores look for copies, and without one \
+             these snapshots have lost its data. Its epoch is closed: the next backup stores nothing in it, and \
+             snapshots of later epochs do not need it"
+                .clone_into(&mut finding.remedy);
+        }
+    }
+
     /// Records that a signed record names the bad pack `object`. `opened` is true if an identity has proved which
     /// of its chunks have no copy; `newest` are the newest snapshots.
     pub fn mark_distrusted(&mut self, object: &str, newest: &BTreeSet<ObjectHash>, opened: bool) {
@@ -308,6 +331,19 @@ impl Findings {
         "the newest snapshot is whole without it; kbak verify --identity OWNER-KEY tells whether copies make the \
          older ones whole"
             .clone_into(&mut finding.remedy);
+    }
+
+    /// Records which faulty hints none of the `newest` snapshots names.
+    pub fn mark_obsolete(&mut self, newest: &BTreeSet<ObjectHash>) {
+        let of_older = |finding: &&mut Finding| {
+            let is_newest = |snapshot: &AffectedSnapshot| newest.contains(&snapshot.hash);
+            finding.role == ObjectKind::Hint && !finding.snapshots.iter().any(is_newest)
+        };
+        for finding in self.found.values_mut().filter(of_older) {
+            finding.obsolete = true;
+            "nothing: the newest snapshot does not name it, and restores do not need it"
+                .clone_into(&mut finding.remedy);
+        }
     }
 
     /// Returns the findings by key, and the number of those not kept.

@@ -204,6 +204,7 @@ impl Check<'_> {
         } else if self.options.depth != Depth::All {
             self.add_recorded_packs(plan, records, &mut wanted).await?;
         }
+        self.mark_closed(plan, &wanted);
         self.mark_distrusted(plan, records, &wanted);
         self.mark_healed(&wanted);
         Ok(())
@@ -260,6 +261,18 @@ impl Check<'_> {
         Ok(())
     }
 
+    /// Marks the bad packs of epochs that a successor closed.
+    fn mark_closed(&mut self, plan: &StoredPlan, wanted: &BTreeMap<EpochId, NamedObjects>) {
+        for (epoch, wanted) in wanted.iter().filter(|(id, _)| plan.epochs.successors(**id).next().is_some()) {
+            let path = EpochPath { writer: plan.writer, plan: plan.plan, epoch: *epoch };
+            for (id, domain) in &wanted.domains {
+                for pack in &domain.bad {
+                    self.findings.mark_closed(path.in_domain(*id, ObjectClass::Pack, *pack).as_str());
+                }
+            }
+        }
+    }
+
     /// Marks the bad packs that signed records name already.
     fn mark_distrusted(
         &mut self,
@@ -312,6 +325,7 @@ impl Check<'_> {
                 "whether the newest snapshots were removed: --expect-head with a hash that was kept elsewhere",
             );
         }
+        self.findings.mark_obsolete(&self.heads.iter().map(|head| head.hash).collect());
         let (findings, findings_left_out) = self.findings.finish();
         VerifyReport {
             repository: self.view.store.describe(),

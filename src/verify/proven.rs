@@ -3,7 +3,9 @@
 use crate::format::ids::{ChunkId, EpochId, NameId, ObjectHash};
 use crate::format::{derive::ChunkKind, epoch::VerifiedEpoch, index::IndexEntry, layout::ObjectKey};
 use crate::format::{list::ChunkLocation, pack::TableEntry, wrap::EpochKeys};
+use crate::repository::read::copies::EpochCopies;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 pub(super) type Epochs = BTreeMap<EpochId, (VerifiedEpoch, EpochKeys)>;
 
@@ -39,6 +41,11 @@ impl Proven {
         self.places.insert(place, (second, entry.kind.code()));
     }
 
+    /// Adds a chunk that was read from a copy outside of the packs that snapshots need.
+    pub(super) fn add_copy(&mut self, id: &ChunkId) {
+        self.ids.insert(halves(id).0);
+    }
+
     /// True if a chunk was proven at any place.
     pub(super) fn has_id(&self, id: &ChunkId) -> bool {
         self.ids.contains(&halves(id).0)
@@ -61,6 +68,8 @@ pub(super) struct Opening {
     /// Names of the domains that were opened.
     pub(super) names: BTreeMap<(EpochId, NameId), String>,
     pub(super) proven: Proven,
+    /// The searches for copies of damaged chunks, by epoch.
+    pub(super) copies: BTreeMap<EpochId, Arc<EpochCopies>>,
     /// Streams that were read in an earlier snapshot, and the bad packs that they miss.
     pub(super) read: HashMap<[u8; 32], Vec<ObjectKey>>,
     /// Bad packs whose needed chunks all have copies elsewhere.

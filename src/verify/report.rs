@@ -107,7 +107,7 @@ impl VerifyReport {
     /// Returns the exit code.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
-        let open = |finding: &&Finding| !finding.healed && !finding.distrusted;
+        let open = |finding: &&Finding| !finding.is_settled();
         if self.findings.iter().filter(open).any(|finding| finding.fault != Fault::Newer) {
             Outcome::Damaged
         } else if self.findings.iter().any(|finding| open(&finding)) {

@@ -374,6 +374,6 @@ fn verify_reports_damage_and_a_remedy() {
     assert!(code == 0 && out.contains("nothing: restores use the copies"), "{code} {out} {err}");
     let back = cli.text("back");
     let (code, _, err) = cli.run_reader(&["restore", "1", "--to", &back]);
-    assert!(code == 0 && err.contains("copies that lie elsewhere are used"), "{err}");
+    assert!(code == 0 && err.contains("copies of its chunks in other packs are used"), "{err}");
     assert_eq!(content(&cli.at("back/holes")), content(&cli.at("data/holes")));
 }

@@ -25,6 +25,8 @@ fn each_owner_opens_an_epoch_by_the_recovery_sheet() {
     let read = |name: &str| std::fs::read_to_string(cli.at("two").join(name)).expect("text");
     let html = read("recovery.html").replace("&gt;", ">").replace("&amp;", "&");
     for sheet in [read("recovery.txt"), html] {
+        assert!(sheet.contains("kbak restore latest --to FOLDER --repo "), "{sheet}");
+        assert!(sheet.contains("snapshots/SEQ-SHA256-SIGNATURE"), "{sheet}");
         let line = sheet.lines().find(|line| line.contains("jq -r")).expect("a command");
         let command = &line[line.find("jq -r").expect("its start")..];
         let command = command.split("</pre>").next().expect("its end");

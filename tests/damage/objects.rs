@@ -78,10 +78,7 @@ fn limit(error: &StoreError) -> Option<u64> {
 }
 
 async fn open(damaged: &DamagedRepo) -> Result<OpenSnapshot, SnapshotError> {
-    let (store, runtime) = (damaged.repo.store.clone(), damaged.repo.runtime.clone());
-    let reporter = kbak::report::event::Reporter::silent();
-    OpenSnapshot::open(store, runtime, reporter, damaged.snapshots[0].clone(), damaged.keys.clone(), 64 << 20)
-        .await
+    damaged.open(&damaged.snapshots[0]).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -152,7 +149,8 @@ async fn exchanged_objects_are_reported() {
         damaged.set(a, damaged.objects[b].clone());
         damaged.set(b, damaged.objects[a].clone());
         assert_eq!(damaged.reported_objects().await, [a.as_str(), b.as_str()], "{part}");
-        damaged.assert_no_damaged_bytes(&format!("{part} exchanged"), part == "/packs/").await;
+        // The chunks of exchanged packs are found by the packs' own tables.
+        damaged.assert_no_damaged_bytes(&format!("{part} exchanged"), false).await;
         damaged.repair(a);
         damaged.repair(b);
     }

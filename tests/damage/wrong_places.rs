@@ -145,30 +145,30 @@ async fn try_seed(seed: u64) -> bool {
     let found = verdict(&repo).await;
     let named: BTreeSet<ObjectHash> =
         found.findings.iter().flat_map(|finding| &finding.snapshots).map(|one| one.hash).collect();
-    let mut damaged = false;
+    let wrong = later.iter().any(|(hash, _)| named.contains(hash));
     for (hash, then) in &later {
+        // A restore finds the chunks of a wrong list by the tables of the packs.
         let whole = restores(&repo, *hash, then).await;
         assert!(
             whole || named.contains(hash),
             "seed {seed}: verify does not name a damaged snapshot: {found:?}"
         );
-        damaged |= !whole;
     }
-    assert!(!damaged || found.outcome() == Exit::Damaged, "seed {seed}");
+    assert!(!wrong || found.outcome() == Exit::Damaged, "seed {seed}");
     distrust(&repo.view(), &repo.key, &found).await.expect("records");
     let next = repo.run_backup(folder.path()).await;
     assert!(restores(&repo, next.committed.head, &read(folder.path())).await, "seed {seed}: {found:?}");
     let again = verdict(&repo).await;
     let newest = again.findings.iter().flat_map(|finding| &finding.snapshots);
     assert!(!newest.into_iter().any(|one| one.hash == next.committed.head), "seed {seed}: {again:?}");
-    damaged
+    wrong
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wrong_places_are_named_and_one_backup_after_verify_is_whole() {
-    let mut damaged = 0;
+    let mut wrong = 0;
     for seed in 1..=seeds() {
-        damaged += u64::from(try_seed(seed).await);
+        wrong += u64::from(try_seed(seed).await);
     }
-    assert!(damaged >= seeds() / 4, "{damaged} seeds gave a snapshot that does not restore");
+    assert!(wrong >= seeds() / 4, "{wrong} seeds gave a snapshot that verify names");
 }

@@ -26,11 +26,11 @@ use crate::support::test_repo::TestRepo;
 
 use super::planted_index::{Thief, next_backup_is_whole, repository};
 
-fn latest() -> SnapshotSelector {
+pub(super) fn latest() -> SnapshotSelector {
     SnapshotSelector { snapshot: "latest".into(), ..SnapshotSelector::default() }
 }
 
-async fn verdict(repo: &TestRepo, depth: Depth, open: bool) -> VerifyReport {
+pub(super) async fn verdict(repo: &TestRepo, depth: Depth, open: bool) -> VerifyReport {
     let identities = if open { vec![repo.identity.clone()] } else { Vec::new() };
     let options = Options { which: latest(), depth, expect_head: None, identities, memory: 64 << 20 };
     verify(&repo.view(), &options).await.expect("a verdict")

@@ -1,11 +1,15 @@
 //! Streams that try to write outside the target.
 
+mod forged_names;
 mod forged_past;
+mod overwritten;
 mod pax_records;
 mod planted;
+mod planted_copies;
 mod planted_index;
 mod raw_member;
 mod rubbish;
+mod rubbish_everywhere;
 mod stream;
 mod volume;
 

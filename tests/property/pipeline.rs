@@ -36,6 +36,7 @@ struct TestDomain {
     identity: DataIdentity,
     path: EpochPath,
     key: DomainKey,
+    run: Arc<SigningKey>,
 }
 
 impl TestDomain {
@@ -48,6 +49,7 @@ impl TestDomain {
             identity: DataIdentity::generate(),
             path,
             key: DomainKey::new(&SecretKey::new([9; 32])),
+            run: Arc::new(SigningKey::from_seed(&[4; 32].into())),
         }
     }
 
@@ -61,7 +63,7 @@ impl TestDomain {
             3,
             true,
         );
-        let run = Arc::new(SigningKey::from_seed(&[4; 32].into()));
+        let run = self.run.clone();
         let target = EpochTarget { path: self.path, recipient: self.identity.recipient(), run };
         DomainWriter::new(engine, target, DOMAIN, self.key.clone(), known)
     }
@@ -107,7 +109,9 @@ impl TestDomain {
         let reporter = Reporter::silent();
         let loader =
             DomainIndexLoader { store: &self.store, path: self.path, domain: DOMAIN, reporter: &reporter };
-        loader.load(&key, &none, TrustedIndexes::All, &[], 0).await.unwrap()
+        let named = std::collections::HashSet::new();
+        let trusted = TrustedIndexes { named: &named, runs: &[self.run.public()] };
+        loader.load(&key, &none, trusted, &[], 0).await.unwrap()
     }
 }
 

@@ -49,42 +49,68 @@ class Opened:
     def __init__(self, store, folder, identity, secret):
         self.store, self.folder, self.identity, self.secret = store, folder, identity, secret
         self.keys, self.places, self.short, self.copies = {}, {}, set(), {}
-        self.plain, self.indexes = {}, {}
+        self.plain, self.indexes, self.tables = {}, {}, {}
 
     def name(self, domain, name):
         """Derives the keys of a domain."""
         self.keys[domain] = content.DomainKeys(self.secret, name)
 
-    def open_pack(self, domain, pack, size):
-        """Returns the plaintext of a pack whose hash and size are right."""
-        if pack not in self.plain:
+    def open_pack(self, domain, pack, size, named=True):
+        """Returns the plaintext of a pack whose size is right, and its hash too unless chunks alone prove it."""
+        if (pack, named) not in self.plain:
             data = self.store.get(pack_key(self.folder, domain, pack), MAX_OBJECT)
-            if not data or len(data) != size or sha256(data) != pack:
+            if not data or len(data) != size or (named and sha256(data) != pack):
                 raise Malformed("its SHA-256 or size is another")
             if len(self.plain) > 8:
                 self.plain.pop(next(iter(self.plain)))
-            self.plain[pack] = age.decrypt(data, content.MAX_PACK, identities=[self.identity])
-        return self.plain[pack]
+            self.plain[pack, named] = age.decrypt(data, content.MAX_PACK, identities=[self.identity])
+        return self.plain[pack, named]
 
-    def chunk(self, domain, kind, pack, size, offset, length, plain_length, chunk):
+    def chunk(self, domain, kind, pack, size, offset, length, plain_length, chunk, named=True):
         """Returns the bytes of a chunk, proven by its id."""
-        frame = self.open_pack(domain, pack, size)[offset : offset + length]
+        frame = self.open_pack(domain, pack, size, named)[offset : offset + length]
         plain = content.decode_frame(frame, plain_length)
         if self.keys[domain].chunk_id(kind, plain) != chunk:
             raise Malformed("a chunk with another id")
         return plain
 
     def chunk_or_copy(self, domain, kind, pack, size, offset, length, plain, chunk):
-        """Returns the bytes of a chunk, from another pack that the index names if its own is missing or bad."""
+        """Returns the bytes of a chunk, from a copy if its pack is bad: by the index, then by the packs' tables."""
         try:
             return self.chunk(domain, kind, pack, size, offset, length, plain, chunk)
         except (Malformed, age.AgeError) as error:
-            for copy in self._index(domain).get((chunk[:16], plain), ()):
+            for places in (self._index, self._tables):
+                for copy in places(domain).get((chunk[:16], plain), ()):
+                    try:
+                        return self.chunk(domain, kind, *copy, plain, chunk, named=False)
+                    except (Malformed, age.AgeError):
+                        continue
+            raise error
+
+    def _tables(self, domain):
+        """Returns the places of every chunk that the packs of the domain name in their own tables."""
+        if domain not in self.tables:
+            places = {}
+            for entry in self.store.list(f"{self.folder}d/{domain}/packs/"):
+                pack = entry.key.rpartition("/")[2]
                 try:
-                    return self.chunk(domain, kind, *copy, plain, chunk)
+                    rows = content.pack_table(self.open_pack(domain, pack, entry.size, named=False))
                 except (Malformed, age.AgeError):
                     continue
-            raise error
+                for chunk, offset, length, plain, _ in rows:
+                    places.setdefault((chunk[:16], plain), []).append((pack, entry.size, offset, length))
+            self.tables[domain] = places
+        return self.tables[domain]
+
+    def has_copy(self, domain, kind, *place_and_id):
+        """True if a chunk whose pack is bad has a copy elsewhere."""
+        if place_and_id[-1] in self.copies:
+            return True
+        try:
+            self.chunk_or_copy(domain, kind, *place_and_id)
+        except (Malformed, age.AgeError):
+            return False
+        return True
 
     def _index(self, domain):
         """Returns the places of every chunk that an index object of the domain names."""
@@ -119,26 +145,36 @@ class Opened:
     def part(self, domain, kind, part, bad=()):
         """Returns the text of a list part or a catalog chunk, from a copy if its pack is bad."""
         chunk = bytes.fromhex(part["id"])
-        if part["pack"] in bad:
+        if part["pack"] in bad and chunk in self.copies:
             return self.chunk(*self.copies[chunk])
-        place = (part["pack"], part["pack_size"], part["offset"], part["length"], part["plain_length"])
-        return self.chunk(domain, kind, *place, chunk)
+        find = self.chunk_or_copy if part["pack"] in bad else self.chunk
+        return find(domain, kind, *place_of(part), chunk)
+
+
+def place_of(part):
+    """Returns the place of a list part or a catalog chunk."""
+    return part["pack"], part["pack_size"], part["offset"], part["length"], part["plain_length"]
 
 
 def lost_packs(reader, stream, bad):
     """Checks the lists and the catalog of a stream. Returns the bad packs whose chunks it misses."""
     domain, parts, catalog = stream["domain"], stream["parts"], stream.get("catalog", [])
-    absent = lambda part: part["pack"] in bad and bytes.fromhex(part["id"]) not in reader.copies  # noqa: E731
-    lost = {part["pack"] for part in parts + catalog if absent(part)}
+
+    def absent(kind, part):
+        place = (*place_of(part), bytes.fromhex(part["id"]))
+        return part["pack"] in bad and not reader.has_copy(domain, kind, *place)
+
+    lost = {part["pack"] for kind, all_of in ((1, parts), (2, catalog)) for part in all_of if absent(kind, part)}
     slices = []
     for part in parts:
-        if absent(part):
+        if absent(1, part):
             continue
         for one in content.list_part(reader.part(domain, 1, part, bad)):
             slices.append(one)
-            pack, _, offset, length, plain, chunk, _, _ = one
+            pack, size, offset, length, plain, chunk, _, _ = one
             if pack in bad:
-                lost |= set() if chunk in reader.copies else {pack}
+                found = pack not in lost and reader.has_copy(domain, 0, pack, size, offset, length, plain, chunk)
+                lost |= set() if found else {pack}
             elif reader.places.get((pack, offset, length, plain)) != (chunk, 0):
                 raise Malformed("a chunk that its pack does not hold")
     if lost:
@@ -156,8 +192,7 @@ def stream_bytes(reader, stream):
     """Yields the bytes of a stream."""
     domain, left = stream["domain"], stream["length"]
     for part in stream["parts"]:
-        place = (part["pack"], part["pack_size"], part["offset"], part["length"], part["plain_length"])
-        text = reader.chunk_or_copy(domain, 1, *place, bytes.fromhex(part["id"]))
+        text = reader.chunk_or_copy(domain, 1, *place_of(part), bytes.fromhex(part["id"]))
         for pack, size, offset, length, plain, chunk, skip, take in content.list_part(text):
             data = reader.chunk_or_copy(domain, 0, pack, size, offset, length, plain, chunk)
             left -= take

@@ -19,7 +19,9 @@ class Findings(dict):
 
     def report(self, key, role, fault):
         """Adds a finding unless the object has one."""
-        self.setdefault(key, {"role": role, "fault": fault, "healed": False, "distrusted": False})
+        self.setdefault(
+            key, {"role": role, "fault": fault, "healed": False, "distrusted": False, "obsolete": False}
+        )
 
 
 class Verifier:
@@ -52,7 +54,7 @@ class Verifier:
 
     def _outcome(self):
         found = self.findings.values()
-        left = [one for one in found if not one["healed"] and not one["distrusted"]]
+        left = [one for one in found if not one["healed"] and not one["distrusted"] and not one["obsolete"]]
         if any(one["fault"] != "newer" for one in left):
             return DAMAGED
         if left:
@@ -70,7 +72,7 @@ class PlanCheck:
         self.chain = plan.snapshots()
         # By epoch: objects that manifests name, by key without a tag; packs with size by domain; bad packs.
         self.objects, self.packs, self.bad, self.users = {}, {}, {}, {}
-        self.incomplete = set()
+        self.incomplete, self.hints = set(), {}
 
     def run(self):
         """Checks everything that is signed, then what it names."""
@@ -85,6 +87,7 @@ class PlanCheck:
             self._contents()
         self._distrusted(opens)
         self._healed()
+        self._obsolete()
 
     def _epochs(self):
         plan = self.plan
@@ -138,6 +141,13 @@ class PlanCheck:
                     found.add(pack_key(self.plan.folder(epoch), heal["domain"], heal["bad"]))
         return found
 
+    def _obsolete(self):
+        newest = {fields["hash"] for fields in self.plan.heads()}
+        for key, finding in self.findings.items():
+            users = self.hints.get(key) or self.hints.get(key.rpartition("-")[0], set())
+            if finding["role"] == "hint" and not users & newest:
+                finding["obsolete"] = True
+
     def _healed(self):
         for key in self._with_copies() & set(self.findings):
             self.findings[key].update(healed=True, distrusted=False)
@@ -150,7 +160,9 @@ class PlanCheck:
             for kind in ("index", "cache", "state"):
                 for entry in fields[kind]:
                     for one in entry["objects"]:
-                        objects[f"{folder}d/{entry['domain']}/{kind}/{one}"] = ("hint", None)
+                        key = f"{folder}d/{entry['domain']}/{kind}/{one}"
+                        objects[key] = ("hint", None)
+                        self.hints.setdefault(key, set()).add(fields["hash"])
             for domain, one in needs_of(fields):
                 key = f"{folder}d/{domain}/needs/{one}"
                 objects[key] = ("needs", None)

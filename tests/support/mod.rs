@@ -9,6 +9,7 @@ pub mod control_plane;
 pub mod faulty_s3;
 pub mod fuse;
 pub mod hooked_store;
+pub mod junk_store;
 pub mod kinds;
 pub mod memory_backup;
 pub mod owners;

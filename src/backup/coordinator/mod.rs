@@ -168,7 +168,7 @@ impl Run<'_> {
         let Start { lineage, records, chain, .. } = self.start;
         let (hints, share) = (lineage.hints(&path, id, records, chain), self.engine.limits.index);
         let etags = lineage.etags(store, &path, id).await?;
-        let trusted = TrustedIndexes::OwnPast { named: &hints.named, runs: &hints.runs };
+        let trusted = TrustedIndexes { named: &hints.named, runs: &hints.runs };
         let loaded = DomainIndexLoader { store, path, domain: id, reporter }
             .load(&key, &distrusted, trusted, &etags, share)
             .await?;
@@ -332,7 +332,9 @@ fn warn_of_concurrent(committed: &Committed, others: &OtherRuns, reporter: &Repo
     let all: BTreeSet<(u64, ObjectHash)> = listed.chain(noted).collect();
     for (seq, hash) in all {
         let other = SnapshotName(seq, hash);
-        warn(format!("another run of this plan made {other} at the same time as this one made {own}"));
+        warn(format!(
+            "{other} was stored while this run made {own}: by another run of this plan, or by somebody who has its key"
+        ));
     }
     if let Some(began) = others.open.last() {
         let runs = match others.open.len() {

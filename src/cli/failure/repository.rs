@@ -41,10 +41,18 @@ impl From<CreateEpochError> for Failure {
         let (exit, remedy) = match error {
             CreateEpochError::Store(error) => return error.into(),
             CreateEpochError::Writer(error) => return error.into(),
-            CreateEpochError::SecretLost { .. } => (
-                Exit::Usage,
-                "bring the file back, or open a new epoch with --new-epoch (everything is read and stored anew)",
-            ),
+            CreateEpochError::SecretLost { epoch, ref signer, stored, .. } => {
+                let remedy = format!(
+                    "if you made it (another machine, an older file): bring its file back, or open a new epoch with \
+                     --new-epoch (everything is read and stored anew); if nobody made it, the key was stolen: an \
+                     owner runs kbak keys cut-off --key {signer}, and the writer gets a new key (docs/keys.md)"
+                );
+                return Self::new(Exit::Usage, "no epoch to write into")
+                    .fact(format!("epoch {epoch}"), format!("the store received it at {stored}"))
+                    .fact("signed by", format!("{signer}, this writer's key"))
+                    .because(error)
+                    .remedy(remedy);
+            }
             CreateEpochError::Damaged { .. } => (
                 Exit::Damaged,
                 "bring back its older version, if the bucket keeps versions: without it no snapshot of this \

@@ -42,6 +42,10 @@ pub fn remedy(error: &StoreError) -> Option<&'static str> {
         Kind::Corrupt(_) | Kind::Protocol(_) | Kind::TooLarge { .. } | Kind::NotFound | Kind::NotAFile => {
             "kbak verify says what is damaged, and which snapshots are whole"
         }
+        Kind::Flooded { .. } => {
+            "if its owner did not put them there, the key was stolen: an owner revokes it with kbak keys cut-off \
+             (docs/keys.md), and then they count no more"
+        }
         Kind::Full => "free room in the store; running again resumes",
         Kind::Transient(_) | Kind::RetriesExhausted { .. } | Kind::Other(_) if folder => {
             "look at the disk that holds the folder, and run it again"

@@ -18,10 +18,15 @@ use crate::keys::private_file;
 use crate::report::text::plural;
 use crate::repository::chain::Snapshot;
 use crate::repository::read::reader::{RepositoryReader, SnapshotSelector, StoredPlan};
+use crate::repository::records::Records;
 use crate::repository::write::revoke::{RevokeError, revoke};
+use crate::runtime::Runtime;
 
 /// The word for no last good snapshot.
 const NONE: &str = "none";
+/// The remedy if numbers of snapshots cannot be looked up.
+const BY_HASH: &str = "the repository cannot be read, so name the last good snapshots by their whole hashes (sha256:…), as runs printed \
+     them, or none: then the pin is written all the same";
 
 pub(super) const CUT_OFF_HELP: &str = "\
 Examples:
@@ -31,7 +36,7 @@ Examples:
 
 What the key signed after the last good snapshots counts no more, neither snapshots nor epochs. The line goes
 into --signer first: who reads with this file needs nothing from the bucket, and nobody who holds the bucket
-can undo it. The record in the repository only spreads it. Give the changed kbak.pub to everybody who
+can undo it. With a whole hash (sha256:…) or none for --last-good it is written even if the bucket cannot be read. The record in the repository only spreads it. Give the changed kbak.pub to everybody who
 restores, and to the plan (writer.signersFile); then give the writer a new key, as docs/keys.md says.";
 
 /// Arguments of `kbak keys cut-off`.
@@ -71,18 +76,25 @@ pub(super) fn run(args: &CutOffArgs, console: &Console) -> Result<Exit, Failure>
             "give an owner's identity with a signing key that is pinned for kbak-trust-v1 in --signer",
         )
     })?;
+    let file = file.ok_or_else(|| Failure::usage("no signer is pinned"))?;
     let revocation = until_signalled(async {
-        let view = reading::open_repository(&args.repository, &console.reporter()).await?;
-        let plans = view.plans(&SnapshotSelector { snapshot: "latest".into(), ..Default::default() }).await?;
-        let plans: Vec<StoredPlan> =
-            plans.into_iter().filter(|plan| writers.contains(&plan.writer)).collect();
-        let last_good = last_good(&args.last_good, &plans)?;
+        let found = match read_plans(args, &writers, console).await {
+            // A wrong argument; anything else may be the thief's work.
+            Err(failure) if failure.exit == Exit::Usage => return Err(failure),
+            found => found,
+        };
+        let (last_good, found) = match found {
+            Ok(found) => (last_good(&args.last_good, &found.plans)?, Ok(found)),
+            Err(failure) => match whole_hashes(&args.last_good) {
+                Some(hashes) => (hashes, Err(failure)),
+                None => return Err(failure.remedy(BY_HASH)),
+            },
+        };
         let revocation = Revocation { key, last_good, why: args.why.trim().to_owned() };
-        confirm(args, &revocation, &plans).await?;
-        let file = file.ok_or_else(|| Failure::usage("no signer is pinned"))?;
-        write_line(file, &revocation, &view)?;
+        confirm(args, &revocation, found.as_ref().ok()).await?;
+        write_line(file, &revocation)?;
         console.success(&format!("{} revokes {}", file.display(), key.fingerprint()));
-        spread(&view, &plans, &revocation, owner).await?;
+        spread(found, &revocation, owner).await?;
         Ok(revocation)
     })?;
     console.success(&format!(
@@ -98,6 +110,38 @@ pub(super) fn run(args: &CutOffArgs, console: &Console) -> Result<Exit, Failure>
     console.line("  → give this kbak.pub to everybody who restores, and to the plan (writer.signersFile)");
     console.line("  → give the writer a new key, as docs/keys.md says");
     Ok(Exit::Safe)
+}
+
+/// The plans of the writers whose snapshots a key may sign.
+struct Found {
+    view: RepositoryReader,
+    plans: Vec<StoredPlan>,
+}
+
+/// Reads the plans, and no records: whoever has the key may have signed more of them than a reader lists.
+async fn read_plans(args: &CutOffArgs, writers: &[WriterId], console: &Console) -> Result<Found, Failure> {
+    let view = reading::open_repository(&args.repository, &console.reporter()).await?;
+    let selector = SnapshotSelector { snapshot: "latest".into(), ..SnapshotSelector::default() };
+    let pinned = Records::of_pin(&view.signers);
+    let mut plans = Vec::new();
+    for found in view.find_plans(&selector).await? {
+        for plan in found.plans.iter().filter(|_| writers.contains(&found.writer)) {
+            plans.push(view.plan(&found, *plan, &pinned).await?);
+        }
+    }
+    if plans.is_empty() {
+        let what = format!("{} holds no plan of this key's writer", view.store.describe());
+        return Err(Failure::new(Exit::Damaged, what));
+    }
+    Ok(Found { view, plans })
+}
+
+/// Returns the manifests that whole hashes name, without a look at the repository; none if a name is none.
+fn whole_hashes(names: &[String]) -> Option<Vec<ObjectHash>> {
+    match names {
+        [none] if none == NONE => Some(Vec::new()),
+        names => names.iter().map(|name| name.strip_prefix("sha256:").unwrap_or(name).parse().ok()).collect(),
+    }
 }
 
 /// Returns the pinned key that is meant, and the writers whose snapshots it may sign.
@@ -156,7 +200,7 @@ fn last_good(names: &[String], plans: &[StoredPlan]) -> Result<Vec<ObjectHash>, 
 }
 
 /// Asks on a terminal, since it cannot be undone. Without a terminal, the verb is the consent.
-async fn confirm(args: &CutOffArgs, revocation: &Revocation, plans: &[StoredPlan]) -> Result<(), Failure> {
+async fn confirm(args: &CutOffArgs, revocation: &Revocation, found: Option<&Found>) -> Result<(), Failure> {
     if args.yes || !prompt::can_ask() {
         return Ok(());
     }
@@ -165,17 +209,17 @@ async fn confirm(args: &CutOffArgs, revocation: &Revocation, plans: &[StoredPlan
         let by_key = plan.chain.iter().filter(|snapshot| snapshot.manifest.key() == revocation.key);
         by_key.filter(|snapshot| !good.contains(&snapshot.manifest.hash())).count() as u64
     };
-    let lost: u64 = plans.iter().map(signed).sum();
-    let question = format!(
-        "{} that {} signed will count no more; this cannot be undone",
-        plural(lost, "snapshot", "snapshots"),
-        revocation.key.fingerprint()
-    );
+    let lost = match found {
+        Some(found) => plural(found.plans.iter().map(signed).sum(), "snapshot", "snapshots"),
+        None => "every other snapshot".to_owned(),
+    };
+    let signer = revocation.key.fingerprint();
+    let question = format!("{lost} that {signer} signed will count no more; this cannot be undone");
     prompt::confirm(&question, "answer yes, or give --yes").await
 }
 
 /// Adds the line to the signers file, unless it is there.
-fn write_line(file: &Path, revocation: &Revocation, view: &RepositoryReader) -> Result<(), Failure> {
+fn write_line(file: &Path, revocation: &Revocation) -> Result<(), Failure> {
     let mut text = read_text(file, "the pinned signers")?;
     let line = revocation.to_line();
     if text.lines().any(|known| known.trim() == line) {
@@ -186,7 +230,7 @@ fn write_line(file: &Path, revocation: &Revocation, view: &RepositoryReader) -> 
     }
     text.push_str(&line);
     text.push('\n');
-    private_file::replace_public(file, view.runtime.random(), text.as_bytes()).map_err(|error| {
+    private_file::replace_public(file, Runtime::real().random(), text.as_bytes()).map_err(|error| {
         Failure::usage(format!(
             "{}: the revocation cannot be written into it; nothing was changed",
             file.display()
@@ -198,11 +242,17 @@ fn write_line(file: &Path, revocation: &Revocation, view: &RepositoryReader) -> 
 
 /// Stores the revocation in the part of every writer that the key may sign for.
 async fn spread(
-    view: &RepositoryReader,
-    plans: &[StoredPlan],
+    found: Result<Found, Failure>,
     revocation: &Revocation,
     owner: &SigningKey,
 ) -> Result<(), Failure> {
+    let not_yet = |exit: Exit| {
+        Failure::new(exit, "the pin revokes the key, and the repository does not spread it yet").remedy(
+            "give this kbak.pub to everybody who restores, and run it again when the repository can be read, with \
+             credentials that may put objects",
+        )
+    };
+    let Found { view, plans } = found.map_err(|failure| not_yet(failure.exit).because(failure))?;
     let mut places: Vec<(RepositoryId, WriterId)> = plans
         .iter()
         .filter_map(|plan| plan.epochs.all.first().map(|stored| (stored.epoch.repository, plan.writer)))
@@ -211,11 +261,8 @@ async fn spread(
     places.dedup();
     for place in places {
         revoke(&view.store, place, revocation, owner).await.map_err(|error| {
-            let what = "the pin revokes the key, and the repository does not spread it yet";
             let exit = if matches!(error, RevokeError::Sign(_)) { Exit::Bug } else { Exit::Unreachable };
-            Failure::new(exit, what)
-                .because(error)
-                .remedy("run it again with credentials that may put objects")
+            not_yet(exit).because(error)
         })?;
     }
     Ok(())

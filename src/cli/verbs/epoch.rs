@@ -22,8 +22,9 @@ use crate::format::ids::EpochId;
 use crate::keys::private_file;
 use crate::report::event::Reporter;
 use crate::report::text::{plural, utc};
+use crate::repository::epoch::counting;
 use crate::repository::epoch::create::{self, EpochContext, EpochSettings, NewEpoch};
-use crate::repository::epoch::stored::{self, Epochs};
+use crate::repository::epoch::stored::{EpochReader, Epochs, StoredEpoch};
 use crate::repository::epoch::{current, wraps};
 use crate::repository::records::{self, Records};
 use crate::runtime::Runtime;
@@ -130,8 +131,9 @@ async fn read_epochs(chain: WritableChain, runtime: Runtime) -> Result<PlanEpoch
     let store = store::open_store(&chain.repository, None, false, &runtime, &reporter).await?;
     let (writer, plan) = (chain.key.writer, chain.key.plan(&chain.name));
     let (repository, signers) = (Some(chain.key.repository), &chain.signers);
-    let epochs = stored::list(&store, writer, plan, repository, signers, &reporter).await?;
     let records = records::list(&store, writer, repository, signers, &reporter).await?;
+    let reader = EpochReader { store: &store, writer, plan, repository, signers, reporter: &reporter };
+    let epochs = counting::list(reader, &records).await?;
     Ok(PlanEpochs { store, runtime, chain, epochs, records })
 }
 
@@ -270,7 +272,7 @@ fn rows(plan: &PlanEpochs, now: Timestamp, pinned: bool) -> Vec<EpochRow> {
     let own = plan.chain.key.signing.public();
     let current = plan.epochs.open_own(now, own).next().map(|stored| stored.epoch.epoch);
     let holders = wraps::list(&plan.epochs, &plan.records);
-    let row = |(stored, holders): (&stored::StoredEpoch, &wraps::Row)| {
+    let row = |(stored, holders): (&StoredEpoch, &wraps::Row)| {
         let state = match current {
             Some(id) if id == stored.epoch.epoch => "current",
             _ if plan.epochs.may_start(stored, now) => "open",

@@ -219,11 +219,11 @@ fn print_result(made: &Initialised, args: &InitArgs, console: &Console) {
         _ => format!("NOT yet proven by {}", unproven.join(", ")),
     };
     let id = made.key.repository.to_string();
-    console.success(&format!(
-        "repository {} created; the first epoch of plan {} is open, {proof}",
-        short_hash(&id),
-        args.plan_name
-    ));
+    let made_what = match args.join {
+        true => format!("writer {} added to the repository", short_hash(&made.key.writer.to_string())),
+        false => format!("repository {} created", short_hash(&id)),
+    };
+    console.success(&format!("{made_what}; the first epoch of plan {} is open, {proof}", args.plan_name));
     for (about, is_listed) in FILES {
         let name = |file: &PathBuf| file.strip_prefix(".").unwrap_or(file).display().to_string();
         let names: Vec<String> = made.files.iter().filter(|file| is_listed(file)).map(name).collect();
@@ -231,6 +231,13 @@ fn print_result(made: &Initialised, args: &InitArgs, console: &Console) {
             console.line(&format!("  {}", names.join(", ")));
             console.line(&format!("      {about}"));
         }
+    }
+    if args.join {
+        console.line(
+            "  → its kbak.pub pins this writer alone: add its lines to the kbak.pub that you have, which pins the other \
+             writers and keeps the keys that were cut off. It is another writer, whose backups begin anew: to replace \
+             the key of one, see docs/keys.md",
+        );
     }
     if !unproven.is_empty() {
         console.line("  → each of them: kbak keys check --identity OWNER-KEY --signer kbak.pub --repo …");

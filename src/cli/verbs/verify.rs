@@ -57,8 +57,8 @@ pub struct VerifyArgs {
     /// Read this share of the packs, chosen at random: 5% or 0.05
     #[arg(long, value_name = "SHARE", value_parser = parse_share)]
     pub sample: Option<f64>,
-    /// Sign a record of the bad packs with this writer's key: the next backup stores their data again,
-    /// and restores look for copies
+    /// Sign a record of the bad packs with this writer's key: restores look for copies, and the next backup
+    /// stores the data of those in the open epoch again
     #[arg(long, value_name = "FILE")]
     pub distrust_key: Option<PathBuf>,
     /// The hash of a snapshot that the chain must contain, as an earlier run printed it
@@ -134,7 +134,10 @@ pub(crate) fn run(args: &VerifyArgs, console: &Console) -> Result<Exit, Failure>
     fill_report(&mut report, &verdict);
     if records > 0 {
         let text = plural(records, "record of bad packs was signed", "records of bad packs were signed");
-        report.facts.push(("distrust".into(), format!("{text}: the next backup stores their data again")));
+        report.facts.push((
+            "distrust".into(),
+            format!("{text}: the next backup stores the data of those in the open epoch again"),
+        ));
     }
     let report = run_report::complete(report, None, display, &reporter, &notices);
     run.write_files(&report);
@@ -191,9 +194,9 @@ fn fill_report(report: &mut RunReport, verdict: &VerifyReport) {
     let count_of =
         |test: fn(&&Finding) -> bool| -> u64 { verdict.findings.iter().filter(test).count() as u64 };
     let (healed, distrusted) = (count_of(|finding| finding.healed), count_of(|finding| finding.distrusted));
-    let wrong = verdict.findings.len() as u64 + verdict.findings_left_out - healed - distrusted;
-    let is_known = |finding: &Finding| finding.healed || finding.distrusted;
-    let newer = verdict.findings.iter().all(|finding| finding.fault == Fault::Newer || is_known(finding));
+    let obsolete = count_of(|finding| finding.obsolete);
+    let wrong = verdict.findings.len() as u64 + verdict.findings_left_out - count_of(|one| one.is_settled());
+    let newer = verdict.findings.iter().all(|one| one.fault == Fault::Newer || one.is_settled());
     let snapshots = plural(checked.snapshots, "snapshot", "snapshots");
     report.verdict = match (wrong, newer) {
         (0, _) if checked.snapshots == 0 => "no snapshot is stored: nothing is safe".to_owned(),
@@ -223,6 +226,10 @@ fn fill_report(report: &mut RunReport, verdict: &VerifyReport) {
             ),
         );
     }
+    if obsolete > 0 {
+        let objects = plural(obsolete, "damaged object", "damaged objects");
+        fact("not needed", format!("{objects} that only sped up backups, and that the newest does not name"));
+    }
     if checked.chunks > 0 {
         fact("opened", format!("{} chunks", count(checked.chunks)));
     }
@@ -248,7 +255,7 @@ fn render_findings(verdict: &VerifyReport) -> String {
 }
 
 fn render_finding(text: &mut String, finding: &Finding) {
-    let mark = if finding.healed || finding.distrusted { "·" } else { "✗" };
+    let mark = if finding.is_settled() { "·" } else { "✗" };
     let _ = writeln!(text, "{mark} {}", plain(&finding.object));
     let _ = writeln!(text, "    {}: {}", finding.fault.word(), plain(&finding.detail));
     for touched in finding.snapshots.iter().take(MAX_LISTED) {

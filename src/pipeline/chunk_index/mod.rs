@@ -3,6 +3,7 @@
 //! It holds only chunks in packs that the store lists with the indexed name and size; other chunks
 //! are uploaded again. A chunk of this run is held with its full id until its pack is acknowledged.
 
+pub mod copies;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -31,8 +32,6 @@ pub struct ChunkIndex {
     /// The chunks of unusable packs, with their lengths.
     lost: BTreeMap<ObjectHash, Vec<(ShortId, u32)>>,
     lost_chunks: usize,
-    reporter: Reporter,
-    warned: bool,
 }
 
 /// The most chunks of unusable packs that are remembered, so that a snapshot can name their copies.
@@ -63,12 +62,10 @@ impl ChunkIndex {
         Self {
             packs: Vec::new(),
             numbers: HashMap::new(),
-            table: Table::new(share),
+            table: Table::new(share, reporter),
             unacknowledged: HashMap::new(),
             lost: BTreeMap::new(),
             lost_chunks: 0,
-            reporter,
-            warned: false,
         }
     }
 
@@ -88,7 +85,7 @@ impl ChunkIndex {
             .collect();
         for entry in &index.entries {
             match numbers[entry.pack as usize] {
-                Some(pack) => self.insert(&IndexEntry { pack, ..*entry }),
+                Some(pack) => self.table.insert(&IndexEntry { pack, ..*entry }),
                 None => self.remember_lost(index.packs[entry.pack as usize].hash, entry),
             }
         }
@@ -135,17 +132,6 @@ impl ChunkIndex {
         })
     }
 
-    fn insert(&mut self, entry: &IndexEntry) {
-        if let Err(error) = self.table.insert(entry)
-            && !std::mem::replace(&mut self.warned, true)
-        {
-            self.reporter.warn(
-                std::env::temp_dir().display().to_string(),
-                format!("no temporary file for the index ({error}): it takes memory beyond its limit"),
-            );
-        }
-    }
-
     /// Moves the chunks of an acknowledged pack of this run into the table.
     pub fn acknowledge(&mut self, pack: &IndexedPack, table: &[TableEntry]) {
         let number = self.number(pack);
@@ -153,7 +139,7 @@ impl ChunkIndex {
             let id = index_id(&entry.id);
             self.unacknowledged.remove(&id);
             let TableEntry { offset, length, plain, .. } = *entry;
-            self.insert(&IndexEntry { id, pack: number, offset, length, plain });
+            self.table.insert(&IndexEntry { id, pack: number, offset, length, plain });
         }
     }
 

@@ -13,6 +13,7 @@ use std::io::{self, BufWriter, Write as _};
 use std::os::unix::fs::FileExt as _;
 
 use crate::format::index::{ENTRY, IndexEntry, ShortId};
+use crate::report::event::Reporter;
 
 /// The number of entries in a block of 4 KiB (one page).
 const BLOCK: usize = 4096 / ENTRY;
@@ -36,15 +37,18 @@ fn entry(id: ShortId, [pack, offset, length, plain]: EntryLocation) -> IndexEntr
 #[derive(Debug)]
 pub(crate) struct Table {
     most: usize,
+    reporter: Reporter,
+    warned: bool,
     memory: HashMap<ShortId, EntryLocation>,
     runs: Vec<SortedRun>,
 }
 
 impl Table {
-    /// Creates a table that holds about `share` bytes in memory.
-    pub(crate) fn new(share: u64) -> Self {
+    /// Creates a table that holds about `share` bytes in memory. If it cannot write a temporary file, it warns
+    /// once through `reporter` and uses more memory.
+    pub(crate) fn new(share: u64, reporter: Reporter) -> Self {
         let most = usize::try_from((share / ENTRY_MEMORY).max(MIN_ENTRIES)).unwrap_or(usize::MAX);
-        Self { most, memory: HashMap::new(), runs: Vec::new() }
+        Self { most, reporter, warned: false, memory: HashMap::new(), runs: Vec::new() }
     }
 
     /// Returns the number of entries, including replaced ones.
@@ -53,9 +57,17 @@ impl Table {
     }
 
     /// Adds an entry. If a file cannot be written, the entry is kept and memory grows.
-    pub(crate) fn insert(&mut self, new: &IndexEntry) -> io::Result<()> {
+    pub(crate) fn insert(&mut self, new: &IndexEntry) {
         self.memory.insert(new.id, location(new));
-        if self.memory.len() < self.most { Ok(()) } else { self.spill() }
+        if self.memory.len() >= self.most
+            && let Err(error) = self.spill()
+            && !std::mem::replace(&mut self.warned, true)
+        {
+            self.reporter.warn(
+                std::env::temp_dir().display().to_string(),
+                format!("no temporary file for the index ({error}): it takes memory beyond its limit"),
+            );
+        }
     }
 
     fn spill(&mut self) -> io::Result<()> {
@@ -218,12 +230,12 @@ mod tests {
             random.fill(&mut bytes);
             u32::from_le_bytes(bytes)
         };
-        let (mut table, mut model) = (Table::new(0), BTreeMap::new());
+        let (mut table, mut model) = (Table::new(0, Reporter::silent()), BTreeMap::new());
         for round in 0..40_000u32 {
             // Each id occurs about three times.
             let id: ShortId = (u128::from(number() % 13_000) << 64).to_be_bytes();
             let new = entry(id, [round, number(), number(), number()]);
-            table.insert(&new).unwrap();
+            table.insert(&new);
             model.insert(id, new);
         }
         assert!(

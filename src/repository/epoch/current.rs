@@ -7,9 +7,10 @@ use crate::keys::epoch_file::{EpochFileState, EpochSecretStore, StoredSecret};
 use crate::keys::{Owner, writer_key::WriterFileError};
 use crate::report::event::{Event, Reporter};
 use crate::report::text::plural;
+use crate::repository::epoch::counting;
 use crate::repository::epoch::error::{CreateEpochError, Result};
 use crate::repository::epoch::owner_change::OwnerChange;
-use crate::repository::epoch::stored::{self, Epochs, StoredEpoch};
+use crate::repository::epoch::stored::{self, EpochReader, Epochs, StoredEpoch};
 use crate::repository::records::Records;
 use crate::runtime::kill_point;
 use crate::store::StoreError;
@@ -66,7 +67,9 @@ pub async fn prepare_run(
     let EpochContext { store, key, plan, keeper, .. } = context;
     let mut pinned = signers.clone();
     pinned.extend(key.own_signers());
-    let list = || stored::list(store, key.writer, plan, Some(key.repository), &pinned, reporter);
+    let (writer, repository) = (key.writer, Some(key.repository));
+    let reader = EpochReader { store, writer, plan, repository, signers: &pinned, reporter };
+    let list = || counting::list(reader, records);
     // Before the listing: a secret that another run keeps meanwhile is not among these.
     let held = keeper.load().await?.unwrap_or_default().secrets;
     let mut epochs = list().await?;
@@ -79,7 +82,9 @@ pub async fn prepare_run(
         epochs = list().await?;
     }
     for epoch in restore_missing_copies(context, &epochs).await? {
-        reporter.warn(format!("epoch {epoch}"), "its creation was cut short; it is finished now");
+        let what = "one of the two copies of its epoch.json was missing, and is put back: the run that created \
+                    it ended between its two puts, or the copy was removed";
+        reporter.warn(format!("epoch {epoch}"), what);
         epochs = list().await?;
     }
     report_rejected(&mut epochs, settings, &held, reporter)?;
@@ -122,7 +127,8 @@ fn report_rejected(
     for (object, error) in std::mem::take(&mut epochs.rejected) {
         let lost = layout::parse_epoch(&object).map(|(_, epoch)| epoch);
         let lost = lost.filter(|epoch| epochs.get(*epoch).is_none());
-        let ours = held.iter().any(|held| Some(held.epoch) == lost);
+        let ours =
+            held.iter().any(|held| Some(held.epoch) == lost) && !matches!(error, EpochError::Revoked { .. });
         if ours && !settings.new_epoch && !error.is_newer() {
             return Err(CreateEpochError::Damaged(object.to_string(), Box::new(error)));
         }
@@ -191,9 +197,7 @@ async fn choose(
                 records.added(context.plan, stored.epoch.epoch).into_iter().map(|(owner, _)| owner).collect();
             let change = OwnerChange::between(&stored.epoch, &later, &settings.owners);
             if change.removed.is_empty() {
-                let keeper = context.keeper.describe();
-                let secret =
-                    secret(stored).ok_or(CreateEpochError::SecretLost(stored.epoch.epoch, keeper))?;
+                let secret = secret(stored).ok_or_else(|| secret_lost(context, stored))?;
                 let previous = before(epochs, stored.epoch.epoch, held);
                 tracing::debug!(epoch = %stored.epoch.epoch, "epoch reused");
                 return Ok(CurrentEpoch {
@@ -215,6 +219,16 @@ async fn choose(
     tracing::debug!(epoch = %epoch.epoch, ?reason, "epoch created");
     let change = change_of_owners(context, settings, epochs, records);
     Ok(CurrentEpoch { epoch, secret, born: Some(reason), previous, waiting: Vec::new(), change })
+}
+
+/// Returns the error for an epoch that this writer's key signed and whose secret is not kept here.
+fn secret_lost(context: EpochContext<'_>, stored: &StoredEpoch) -> CreateEpochError {
+    CreateEpochError::SecretLost {
+        epoch: stored.epoch.epoch,
+        keeper: context.keeper.describe(),
+        signer: stored.epoch.key().fingerprint(),
+        stored: stored.born,
+    }
 }
 
 /// Checks that a new epoch does not drop from several owners to one, and keeps at least one owner of
@@ -291,8 +305,8 @@ async fn warn_of_new_epoch(
         if others > 0 {
             let others = plural(others, "plan", "plans");
             message.push_str(&format!(
-                "; this writer has {others} with another name here, as kbak init or another run made it, and the \
-                 recovery sheet names that one: is the name of this plan right?"
+                "; this writer has {others} with another name here, and the recovery sheet names the one of kbak \
+                 init: is the name of this plan right?"
             ));
         }
         warn(message, "each owner: kbak keys check --identity OWNER-KEY");

@@ -3,6 +3,7 @@
 use crate::format::{container::ContainerError, epoch::EpochError, ids::EpochId, wrap::WrapError};
 use crate::keys::writer_key::WriterFileError;
 use crate::store::StoreError;
+use jiff::Timestamp;
 
 /// The result of a step of creating or finding an epoch.
 pub(super) type Result<T, E = CreateEpochError> = std::result::Result<T, E>;
@@ -35,8 +36,17 @@ pub enum CreateEpochError {
     #[error("{0} was stored, and reads back as something else")]
     ReadBack(String),
     /// The plan has an open epoch, but its secret is missing in this place.
-    #[error("the secret of epoch {0} is not in {1}")]
-    SecretLost(EpochId, String),
+    #[error("the secret of epoch {epoch} is not in {keeper}")]
+    SecretLost {
+        /// The newest open epoch.
+        epoch: EpochId,
+        /// The place that keeps secrets.
+        keeper: String,
+        /// The fingerprint of the key that signed the epoch: this writer's.
+        signer: String,
+        /// The time at which the store received the epoch.
+        stored: Timestamp,
+    },
     /// The epoch whose secret is kept is no longer valid. Holds the key of one of its copies.
     #[error("{0} is damaged, and so is its copy")]
     Damaged(String, #[source] Box<EpochError>),

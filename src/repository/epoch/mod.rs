@@ -1,5 +1,6 @@
 //! Epochs of a plan: created, read from the store, wrapped to owners.
 
+pub mod counting;
 pub mod create;
 pub mod current;
 pub mod error;

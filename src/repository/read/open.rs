@@ -15,7 +15,7 @@ use crate::keys::Identity;
 use crate::repository::chain::{self, ChainFault, Snapshot};
 use crate::repository::epoch::stored::{self, EpochReader};
 use crate::repository::fetched::{self, Fetched};
-use crate::repository::read::snapshot::OpenSnapshot;
+use crate::repository::read::{copies::EpochCopies, snapshot::OpenSnapshot};
 use crate::repository::records::{self, Records};
 use crate::repository::signed_listing::Unsigned;
 use crate::repository::{epoch::wraps, error::RepositoryError, read::damage};
@@ -225,9 +225,8 @@ impl RepositoryReader {
         let (keys, _) =
             wraps::open(&self.store, &self.runtime, &stored.epoch, identities, attested, &self.reporter)
                 .await?;
-        let (store, runtime) = (self.store.clone(), self.runtime.clone());
-        let reporter = self.reporter.clone();
-        Ok(OpenSnapshot::open(store, runtime, reporter, snapshot.clone(), keys, memory).await?)
+        let copies = EpochCopies::new(plan.chain.iter(), stored.epoch.epoch);
+        Ok(OpenSnapshot::open(self, snapshot.clone(), keys, &copies, memory).await?)
     }
 }
 

@@ -1,23 +1,20 @@
 //! A verified snapshot that an owner has opened, and the readers of its streams.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex};
-
-use async_trait::async_trait;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use crate::format::body::{Body, BodyError, MAX_BODY, Stream};
-use crate::format::ids::{NameId, ObjectHash};
-use crate::format::layout::{EpochPath, ObjectClass};
-use crate::format::{derive::DomainKey, wrap::EpochKeys};
-use crate::pipeline::fallback::{CopyFinder, IndexSource};
-use crate::pipeline::{chunk_index::ChunkIndex, fetch::Fetcher, reader::StreamReader};
+use crate::format::derive::ChunkKind;
+use crate::format::ids::{ChunkId, NameId};
+use crate::format::list::ChunkLocation;
+use crate::format::wrap::EpochKeys;
+use crate::pipeline::{ReadError, fetch::Fetcher, reader::StreamReader};
 use crate::report::event::Reporter;
 use crate::report::outcome::Outcome;
-use crate::repository::{
-    chain::Snapshot,
-    index_loader::{DomainIndexLoader, TrustedIndexes},
-};
-use crate::runtime::{Runtime, lock};
+use crate::repository::chain::Snapshot;
+use crate::repository::read::copies::{DomainPlace, EpochCopies};
+use crate::repository::read::reader::RepositoryReader;
+use crate::runtime::Runtime;
 use crate::store::{Store, StoreError};
 
 /// An error while opening or reading a snapshot.
@@ -62,15 +59,16 @@ pub struct OpenSnapshot {
 }
 
 impl OpenSnapshot {
-    /// Opens the body of `snapshot` with the keys of its epoch. `memory` is the readers' limit in bytes.
+    /// Opens the body of `snapshot` with the keys of its epoch. Copies of damaged chunks are looked for in
+    /// `copies`. `memory` is the readers' limit in bytes.
     pub async fn open(
-        store: Arc<dyn Store>,
-        runtime: Runtime,
-        reporter: Reporter,
+        view: &RepositoryReader,
         snapshot: Snapshot,
         keys: EpochKeys,
+        copies: &Arc<EpochCopies>,
         memory: u64,
     ) -> Result<Self, SnapshotError> {
+        let (store, runtime, reporter) = (view.store.clone(), view.runtime.clone(), view.reporter.clone());
         let envelope = snapshot.envelope();
         let key = envelope.path().body(envelope.body);
         // The size is signed, so a longer object need not be read.
@@ -82,12 +80,12 @@ impl OpenSnapshot {
         })?;
         let fetchers = HashMap::new();
         let mut this = Self { snapshot, body, store, runtime, reporter, fetchers, memory };
-        this.prepare(&keys)?;
+        this.prepare(&keys, copies)?;
         Ok(this)
     }
 
     /// Creates one reader per domain, so that its streams share a cache.
-    fn prepare(&mut self, keys: &EpochKeys) -> Result<(), SnapshotError> {
+    fn prepare(&mut self, keys: &EpochKeys, copies: &Arc<EpochCopies>) -> Result<(), SnapshotError> {
         let path = self.snapshot.envelope().path();
         let domains: HashSet<NameId> = self.streams().map(|(_, stream)| stream.domain).collect();
         let share = self.memory / domains.len().max(1) as u64;
@@ -102,16 +100,15 @@ impl OpenSnapshot {
                 self.runtime.workers,
                 share.max(4 << 20),
             );
-            let indexes = DomainIndexes {
+            let place = DomainPlace {
                 store: self.store.clone(),
                 path,
                 domain,
                 key: fetcher.key().clone(),
                 reporter: self.reporter.clone(),
                 share: share / 8,
-                reported: Mutex::default(),
             };
-            let fetcher = fetcher.with_copy_finder(CopyFinder::new(Arc::new(indexes)));
+            let fetcher = fetcher.with_copy_finder(copies.finder(place));
             self.fetchers.insert(domain, Arc::new(fetcher));
         }
         Ok(())
@@ -140,37 +137,18 @@ impl OpenSnapshot {
         let fetcher = fetcher.ok_or(SnapshotError::Domain(stream.domain))?.clone();
         Ok(StreamReader::new(fetcher, stream.clone(), self.runtime.workers.count() * 2))
     }
-}
 
-/// Loads the index of a domain, to find copies of chunks in damaged packs.
-struct DomainIndexes {
-    store: Arc<dyn Store>,
-    path: EpochPath,
-    domain: NameId,
-    key: Arc<DomainKey>,
-    reporter: Reporter,
-    /// The memory that the index may take, in bytes.
-    share: u64,
-    reported: Mutex<HashSet<ObjectHash>>,
-}
-
-#[async_trait]
-impl IndexSource for DomainIndexes {
-    async fn load(&self, bad: &BTreeSet<ObjectHash>) -> Result<ChunkIndex, StoreError> {
-        let loader = DomainIndexLoader {
-            store: &self.store,
-            path: self.path,
-            domain: self.domain,
-            reporter: &self.reporter,
-        };
-        Ok(loader.load(&self.key, bad, TrustedIndexes::All, &[], self.share).await?.known)
-    }
-
-    fn report_copy_used(&self, bad: &ObjectHash) {
-        if lock(&self.reported).insert(*bad) {
-            let object = self.path.in_domain(self.domain, ObjectClass::Pack, *bad);
-            self.reporter
-                .warn(object.to_string(), "it is missing or damaged: copies that lie elsewhere are used");
+    /// True if a chunk of a domain whose place is damaged has a copy elsewhere, which is read and verified.
+    pub async fn has_copy(
+        &self,
+        domain: NameId,
+        kind: ChunkKind,
+        location: ChunkLocation,
+        id: ChunkId,
+    ) -> Result<bool, ReadError> {
+        match self.fetchers.get(&domain) {
+            Some(fetcher) => fetcher.has_copy(kind, location, id).await,
+            None => Ok(false),
         }
     }
 }

@@ -13,13 +13,19 @@ use crate::format::derive::{EpochSecret, NamesKey};
 use crate::format::ids::{NameId, ObjectHash};
 use crate::format::manifest::{DomainObjects, Envelope, Heal, Manifest, ManifestError, Needs, PublicItem};
 use crate::format::pack_refs::{EtagPrint, PackName, PackRefs, StoreTag};
-use crate::format::sign::{MAX_DOCUMENT, SigningKey};
+use crate::format::sign::{MAX_DOCUMENT, Namespace, SigningKey};
 use crate::format::state::{self, StateError, WriterState};
 use crate::format::{epoch::VerifiedEpoch, layout, object::SealedObject, signers::Signers};
 use crate::pipeline::context::PipelineContext;
 use crate::repository::{chain::Chain, index_loader::DomainIndexLoader};
 use crate::runtime::kill_point;
-use crate::store::{ListedObject, StoreError};
+use crate::store::{ListedObject, StoreError, StoreErrorKind};
+
+/// The fault of an object that has other bytes than those that were put.
+const DIFFERS: &str = "reads back differently";
+
+/// The names under which a list of packs is stored, if what is there has other bytes.
+const MAX_LIST_NAMES: u32 = 8;
 
 /// The most snapshots of other runs at the same time that a commit looks at.
 const MAX_CONCURRENT: usize = 8;
@@ -123,6 +129,17 @@ pub struct Committer<'a> {
     pub commits_until: Timestamp,
 }
 
+impl CommitError {
+    /// True if other bytes are in the place of an object whose name is the hash of its content.
+    fn is_overwritten(&self) -> bool {
+        match self {
+            Self::NotReadBack(_, fault) => *fault == DIFFERS,
+            Self::Store(error) => matches!(error.kind, StoreErrorKind::Corrupt(_)),
+            _ => false,
+        }
+    }
+}
+
 /// A committed snapshot.
 #[derive(Debug, Clone)]
 pub struct Committed {
@@ -211,7 +228,7 @@ impl Committer<'_> {
     async fn read_back(&self, object: &SealedObject) -> Result<Bytes, CommitError> {
         match self.engine.store().get(object.key(), object.bytes().len() as u64).await {
             Ok(bytes) if bytes == *object.bytes() => Ok(bytes),
-            Ok(_) => Err(unstored(object, "reads back differently")),
+            Ok(_) => Err(unstored(object, DIFFERS)),
             Err(error) if error.kind.is_absence() => Err(unstored(object, "is not there as it was put")),
             Err(error) => Err(error.into()),
         }
@@ -235,13 +252,32 @@ impl Committer<'_> {
                         at.map_or_else(|_| EtagPrint::default(), |at| listed[at].1)
                     });
                 }
-                let sealed = packs.seal(&self.epoch.path(), *domain);
-                self.put_and_read_back(&sealed).await?;
-                needs = Some(Needs { domain: *domain, list: sealed.hash() });
+                needs = Some(Needs { domain: *domain, list: self.store_list(packs, *domain).await? });
             }
             public.push(PublicItem::new(item.id, item.state, needs));
         }
         Ok(public)
+    }
+
+    /// Stores a list of packs under its hash, which is the same for the same packs. If other bytes are there, an
+    /// older snapshot's list was overwritten, and this one is stored under another name.
+    async fn store_list(&self, mut packs: PackRefs, domain: NameId) -> Result<ObjectHash, CommitError> {
+        let mut tries = MAX_LIST_NAMES;
+        loop {
+            let sealed = packs.seal(&self.epoch.path(), domain);
+            let error = match self.put_and_read_back(&sealed).await {
+                Ok(()) => return Ok(sealed.hash()),
+                Err(error) => error,
+            };
+            tries -= 1;
+            if tries == 0 || !error.is_overwritten() {
+                return Err(error);
+            }
+            let what = "other bytes are in the place of this list of packs: it was overwritten or damaged. This \
+                        snapshot's list is stored under another name; kbak verify names the older snapshots";
+            self.engine.reporter().warn(sealed.key().to_string(), what);
+            packs = packs.renamed(sealed.hash());
+        }
     }
 
     /// Stores the state. Returns the store's tag if the store lists the MD5 of the state as its ETag: only
@@ -313,9 +349,11 @@ impl Committer<'_> {
             self.engine.reporter().clone(),
         );
         let first = self.chain.next_seq();
+        let principal = path.writer.to_string();
         let is_new = |entry: &ListedObject| {
             layout::parse_snapshot_name(entry.key.name())
                 .is_some_and(|(seq, hash)| seq >= first && self.chain.get(hash).is_none())
+                && self.signers.signed_hash(&principal, Namespace::Manifest, &entry.key).is_some()
         };
         let (mut own, mut others) = (None, Vec::new());
         let mut listing = listing.try_filter(|entry| std::future::ready(is_new(entry)));

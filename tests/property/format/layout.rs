@@ -75,7 +75,7 @@ fn signature_of_a_key_counts_for_that_key_alone() {
     pin.add(Signer::new(&principal, &[Namespace::Manifest], writer.public(), ""));
     pin.add(Signer::new(&principal, &[Namespace::Trust], other.public(), ""));
     let key = writer.sign_key(path.snapshot(42, hash)).expect("a key");
-    assert_eq!(pin.signed_hash(&principal, Namespace::Manifest, &key), Some(hash));
+    assert_eq!(pin.signed_hash(&principal, Namespace::Manifest, &key), Some((hash, pin.all()[0].key)));
     assert!(key.as_str().len() < MAX_KEY && key.name().len() < 255, "every file system takes the name");
     let taken =
         |key: &str| pin.signed_hash(&principal, Namespace::Manifest, &ObjectKey::parse(key).expect("a key"));

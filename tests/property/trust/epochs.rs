@@ -401,7 +401,10 @@ async fn run_begins_with_the_stored_epoch_and_warns_of_what_is_missing() {
     assert_eq!((epochs.all.len(), again.epoch.epoch), (1, first.epoch.epoch));
     assert!(repo.memory.objects().contains_key(&copy));
     let said = lock(&heard.0).join("\n");
-    assert!(said.contains("cut short") && said.contains("eve") && said.contains("keys add"), "{said}");
+    assert!(
+        said.contains("was missing, and is put back") && said.contains("eve") && said.contains("keys add"),
+        "{said}"
+    );
 }
 
 /// Takes new secrets and refuses to remove any, as a Secret whose rights were changed in between.

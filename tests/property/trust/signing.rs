@@ -4,6 +4,7 @@
 use std::process::Command;
 
 use bytes::Bytes;
+use kbak::format::revocation::Revocation;
 use kbak::format::sign::{Namespace, PublicKey, SignError, SignedDocument, SigningKey};
 use kbak::format::signers::{Signer, Signers, SignersErrorKind};
 use proptest::prelude::*;
@@ -168,6 +169,24 @@ fn signature_is_accepted_only_for_its_key_writer_and_namespace() {
     let line = memchr::memchr(b'\n', &mine).expect("a line") + 1;
     let forged = [&mine[..line], &theirs[line..]].concat();
     assert!(matches!(accepts(&forged, &pin(&key, &all), Namespace::Epoch), Err(SignError::Unpinned { .. })));
+}
+
+#[test]
+fn key_that_the_pin_revokes_signs_no_records() {
+    let key = key(6);
+    let mut signers = pin(&key, &Namespace::ALL);
+    signers.revoke(Revocation { key: key.public(), last_good: Vec::new(), why: "stolen".into() });
+    let read = Signers::parse(&signers.to_text()).expect("the pin");
+    for namespace in Namespace::ALL {
+        let signed = document(&key, namespace);
+        // The chain decides which of its epochs and manifests were good before.
+        let of_chain = matches!(namespace, Namespace::Epoch | Namespace::Manifest);
+        for signers in [&signers, &read] {
+            let accepted = accepts(&signed, signers, namespace);
+            assert_eq!(accepted.is_ok(), of_chain, "{namespace}");
+            assert!(of_chain || matches!(accepted, Err(SignError::Unpinned { .. })), "{namespace}");
+        }
+    }
 }
 
 #[test]
