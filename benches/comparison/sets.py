@@ -170,7 +170,10 @@ def make_mixed(folder, _scale):
 
 
 def change_files(folder, scattered, source):
-    """Changes one byte in each of some files that hold 1 % of all bytes: neighbours, or chosen at random."""
+    """Changes one byte in each of some files that hold 1 % of all bytes: neighbours, or chosen at random.
+
+    In a set of files that are all larger than that it is one file.
+    """
     files = files_below(folder)
     left = sum(map(os.path.getsize, files)) // 100
     if len(files) == 1:
@@ -181,6 +184,8 @@ def change_files(folder, scattered, source):
     else:
         start = source.randrange(len(files))
         files = files[start:] + files[:start]
+    smallest = min(filter(None, map(os.path.getsize, files)))
+    left = max(left, smallest)
     for file in files:
         length = os.path.getsize(file)
         if 0 < length <= left:

@@ -109,7 +109,7 @@ class LinkStore(S3Store):
     def __init__(self, work, rate, delay):
         super().__init__(work)
         self.rate = rate
-        self.text = f"SeaweedFS behind a link of {rate} Mbit/s with {delay} ms"
+        self.text = f"SeaweedFS behind a link of {rate} Mbit/s with {delay:g} ms"
         port = 9000
         script = ("ip link set lo mtu 1500 && ip link set lo up && "
                   f"tc qdisc add dev lo root tbf rate {rate}mbit burst 64kb latency 100ms && "
