@@ -4,7 +4,11 @@
 //! Prints rows of the sizing table in docs/performance.md. Each row is a process of its own, so that memory
 //! that one index gave back is not counted as that of the next.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a measurement that unwraps fails where it should")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a measurement that unwraps fails where it should"
+)]
 #![allow(clippy::print_stdout, reason = "the table is what it is run for")]
 
 use kbak::format::ids::ObjectHash;
@@ -84,8 +88,10 @@ fn main() {
     println!("| index | chunks | packs | memory, MiB |\n|---|---|---|---|");
     for row in 0..rows().len() {
         let program = std::env::current_exe().expect("its own path");
-        let status =
-            std::process::Command::new(program).args([chunks.to_string(), row.to_string()]).status().expect("it runs");
+        let status = std::process::Command::new(program)
+            .args([chunks.to_string(), row.to_string()])
+            .status()
+            .expect("it runs");
         assert!(status.success());
     }
 }

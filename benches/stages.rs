@@ -64,7 +64,8 @@ fn decompress(codec: &Codec, frame: &[u8]) -> Buffer {
 fn seal(recipient: &DataRecipient, frames: &[Vec<u8>]) -> SealedPack {
     let target = FRAME * (FRAMES + 1);
     let mut pack =
-        PackBuilder::new(recipient, target, Vec::with_capacity(PackBuilder::sealed_capacity(target))).unwrap();
+        PackBuilder::new(recipient, target, Vec::with_capacity(PackBuilder::sealed_capacity(target)))
+            .unwrap();
     for frame in frames {
         pack.push(ChunkKind::Data, ChunkId([1; 32]), frame, 0).unwrap();
     }
@@ -134,7 +135,9 @@ fn text(length: usize) -> Vec<u8> {
 /// Returns the body of a page of ConfigMaps, as an API server writes it.
 fn page() -> Vec<u8> {
     let value = String::from_utf8(text(600)).unwrap();
-    let mut body = r#"{"kind":"ConfigMapList","apiVersion":"v1","metadata":{"resourceVersion":"5"},"items":["#.to_owned();
+    let mut body =
+        r#"{"kind":"ConfigMapList","apiVersion":"v1","metadata":{"resourceVersion":"5"},"items":["#
+            .to_owned();
     for number in 0..PAGE {
         let comma = if number == 0 { "" } else { "," };
         write!(
@@ -142,7 +145,8 @@ fn page() -> Vec<u8> {
             r#"{comma}{{"metadata":{{"name":"map-{number}","namespace":"many","uid":"{number:032x}","resourceVersion":"{number}","#
         )
         .unwrap();
-        write!(body, r#""labels":{{"app":"load"}}}},"data":{{"value":{}}}}}"#, serde_json::json!(value)).unwrap();
+        write!(body, r#""labels":{{"app":"load"}}}},"data":{{"value":{}}}}}"#, serde_json::json!(value))
+            .unwrap();
     }
     body.push_str("]}");
     body.into_bytes()

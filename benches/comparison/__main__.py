@@ -6,10 +6,12 @@ benches/peers starts it, with the servers and tools that it needs.
 import argparse
 import os
 import shutil
+import signal
 import statistics
 import sys
 import time
 
+import disk
 import necessary
 import sets
 import stores
@@ -77,8 +79,8 @@ def arguments():
 class Comparison:
     """One data set on one store: its rounds and their figures."""
 
-    def __init__(self, options, found, data, store, memory, changed):
-        self.options, self.data, self.store, self.memory = options, data, store, memory
+    def __init__(self, options, found, data, store, targets, changed):
+        self.options, self.data, self.store, self.targets = options, data, store, targets
         self.tools = [tool for tool in found if store.name in tool.stores]
         self.path = f"{options.work}/{data}"
         self.changed, self.results = changed, {}
@@ -129,24 +131,25 @@ class Comparison:
             self.note(step, tool, figures._replace(stored=self.store.stored(place) - before))
 
     def restore(self, order, is_compared):
-        for step, folder in (("memory", self.memory), ("disk", self.options.work)):
+        for step in ("memory", "disk"):
             for tool in order if self.wanted(step) else []:
-                to = f"{folder}/back"
-                self.note(step, tool, self.timed(tool, tool.restore(self.places[tool.name], self.path, to)))
-                if is_compared:
-                    run("diff", "-r", "--no-dereference", self.path, tool.restored(self.path, to))
-                shutil.rmtree(to)
+                with self.targets[step].fresh(self.path) as folder:
+                    to = f"{folder}/back"
+                    command = tool.restore(self.places[tool.name], self.path, to)
+                    self.note(step, tool, self.timed(tool, command))
+                    if is_compared:
+                        run("diff", "-r", "--no-dereference", self.path, tool.restored(self.path, to))
         if not self.wanted("one"):
             return
         files = files_below(self.path)
         file = os.path.relpath(files[len(files) // 2], self.path)
         for tool in order:
             if tool.repeats:
-                to = f"{self.memory}/back"
-                command = tool.restore_one(self.places[tool.name], self.path, file, to)
-                self.note("one", tool, self.timed(tool, command))
-                run("cmp", f"{self.path}/{file}", f"{tool.restored(self.path, to)}/{file}")
-                shutil.rmtree(to)
+                with self.targets["memory"].fresh(self.path) as folder:
+                    to = f"{folder}/back"
+                    command = tool.restore_one(self.places[tool.name], self.path, file, to)
+                    self.note("one", tool, self.timed(tool, command))
+                    run("cmp", f"{self.path}/{file}", f"{tool.restored(self.path, to)}/{file}")
 
     def median(self, step, tool):
         """The medians of all rounds, and the largest memory."""
@@ -191,7 +194,7 @@ def open_store(options, name):
     return stores.S3Store(options.work) if name == "s3" else stores.FileStore(options.work)
 
 
-def compare(options, found, data, memory):
+def compare(options, found, data, targets, memory):
     """All stores with one data set. Yields the lines of its tables."""
     path = f"{options.work}/{data}"
     say(f"making the data: {data}")
@@ -199,7 +202,7 @@ def compare(options, found, data, memory):
     changed, seed, first = time.time(), 0, None
     for name in options.stores:
         store = open_store(options, name)
-        comparison = Comparison(options, found, data, store, memory, changed)
+        comparison = Comparison(options, found, data, store, targets, changed)
         for number in range(options.rounds):
             say(f"{data}, {name}: round {number + 1}")
             comparison.round(number, seed)
@@ -229,17 +232,22 @@ def write_into(page, lines):
 
 def main():
     options = arguments()
+    # So that what is mounted is unmounted.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     found = tools.find_tools(options.work, options.tools, say)
     memory = f"{options.memory_folder}/kbak-peers.{os.getpid()}"
     os.makedirs(memory)
+    targets = {"memory": disk.Memory(memory)}
+    if "disk" in options.steps:
+        targets["disk"] = disk.open_disk(options.work, say)
     try:
-        given = " ".join(argument for argument in sys.argv[1:] if argument not in ("--work", options.work))
+        own = ("--work", options.work, "--into", options.into)
+        given = " ".join(["benches/peers", *(argument for argument in sys.argv[1:] if argument not in own)])
         versions = ", ".join(tool.version for tool in found if tool.version)
-        lines = [f"`benches/peers {given}`".replace(" `", "`"),
-                 f"{versions}; {os.cpu_count()} processors; medians of {options.rounds}."]
+        lines = [f"`{given}`", "", f"{versions}; {os.cpu_count()} processors; medians of {options.rounds}."]
         print("\n".join(lines), flush=True)
         for data in options.sets:
-            for line in compare(options, found, data, memory):
+            for line in compare(options, found, data, targets, memory):
                 lines.append(line)
                 print(line, flush=True)
     finally:

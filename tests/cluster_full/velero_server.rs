@@ -55,7 +55,8 @@ impl Velero {
     /// Returns Velero with an empty store, or `None` if VELERO names no program.
     pub async fn from_environment() -> Option<Self> {
         let program = PathBuf::from(std::env::var_os("VELERO")?);
-        let plugins = std::env::var_os("VELERO_PLUGINS").expect("VELERO_PLUGINS names the folder of its plugins");
+        let plugins =
+            std::env::var_os("VELERO_PLUGINS").expect("VELERO_PLUGINS names the folder of its plugins");
         let store = seaweedfs();
         store.bucket("velero", false).await;
         let credentials = store.options("velero").credentials_file.expect("a file");
@@ -78,15 +79,27 @@ impl Velero {
         succeeds(&mut self.command(
             plane,
             &[
-                "backup-location", "create", "default", "--default", "--provider", "aws", "--bucket", "velero",
-                "--config", &config, "--backup-sync-period", "1s",
+                "backup-location",
+                "create",
+                "default",
+                "--default",
+                "--provider",
+                "aws",
+                "--bucket",
+                "velero",
+                "--config",
+                &config,
+                "--backup-sync-period",
+                "1s",
             ],
         ));
         let log = std::fs::File::create(log).expect("a log");
-        let mut command = self.command(plane, &["server", "--metrics-address", "127.0.0.1:0", "--plugin-dir"]);
+        let mut command =
+            self.command(plane, &["server", "--metrics-address", "127.0.0.1:0", "--plugin-dir"]);
         command.arg(&self.plugins).env("AWS_SHARED_CREDENTIALS_FILE", &self.credentials);
         command.env("VELERO_NAMESPACE", "velero");
-        let server = Server(command.stderr(log.try_clone().expect("a log")).stdout(log).spawn().expect("a server"));
+        let server =
+            Server(command.stderr(log.try_clone().expect("a log")).stdout(log).spawn().expect("a server"));
         let location = format!("{OBJECTS}/backupstoragelocations/default");
         until(&cluster, &location, |location| location["status"]["phase"] == "Available").await;
         server
@@ -95,20 +108,26 @@ impl Velero {
     /// Backs up every object of a cluster.
     pub async fn back_up(&self, plane: &ControlPlane, folder: &Path) -> VeleroRun {
         let server = self.start(plane, &folder.join("velero-backup.log")).await;
-        self.run(plane, server, "backups", &["backup", "create", "all", "--snapshot-volumes=false", "--wait"]).await
+        self.run(plane, server, "backups", &["backup", "create", "all", "--snapshot-volumes=false", "--wait"])
+            .await
     }
 
     /// Restores that backup into an empty cluster.
     pub async fn restore(&self, plane: &ControlPlane, folder: &Path) -> VeleroRun {
         let server = self.start(plane, &folder.join("velero-restore.log")).await;
-        until(&plane.cluster().await, &format!("{OBJECTS}/backups/all"), |backup| backup["status"].is_object()).await;
-        self.run(plane, server, "restores", &["restore", "create", "all", "--from-backup", "all", "--wait"]).await
+        until(&plane.cluster().await, &format!("{OBJECTS}/backups/all"), |backup| {
+            backup["status"].is_object()
+        })
+        .await;
+        self.run(plane, server, "restores", &["restore", "create", "all", "--from-backup", "all", "--wait"])
+            .await
     }
 
     async fn run(&self, plane: &ControlPlane, server: Server, plural: &str, args: &[&str]) -> VeleroRun {
         let start = Instant::now();
         let mut command = self.command(plane, args);
-        let output = tokio::task::spawn_blocking(move || command.output()).await.expect("it ends").expect("it runs");
+        let output =
+            tokio::task::spawn_blocking(move || command.output()).await.expect("it ends").expect("it runs");
         let seconds = start.elapsed().as_secs_f64();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let done = until(&plane.cluster().await, &format!("{OBJECTS}/{plural}/all"), |_| true).await;
