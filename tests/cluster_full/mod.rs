@@ -10,6 +10,7 @@ mod rights;
 mod round_trip;
 mod rules;
 mod scale;
+mod velero_server;
 
 /// The options that restore a whole cluster into an empty one.
 const FULL_RESTORE_ARGS: &[&str] = &[
