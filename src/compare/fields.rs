@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::ignored_fields::remove_ignored_fields;
 use crate::kubernetes::{KindInfo, MAX_NESTING, count_step, nesting_of};
+use crate::report::text::plain;
 
 /// The maximum number of paths reported for one object.
 const MOST: usize = 20;
@@ -78,7 +79,7 @@ impl ChangedPaths {
         let cut = path.char_indices().nth(LONGEST).map(|(at, _)| format!("{}…", &path[..at]));
         self.paths.push(match path {
             "" => "/".to_owned(),
-            _ => cut.unwrap_or_else(|| path.to_owned()),
+            _ => plain(&cut.unwrap_or_else(|| path.to_owned())).into_owned(),
         });
     }
 }
@@ -139,6 +140,13 @@ mod tests {
         let before = json!({"metadata": {"uid": "1"}, "spec": {"clusterIP": "10.0.0.1", "ports": [{"nodePort": 1, "port": 80}]}});
         let now = json!({"metadata": {"uid": "2"}, "spec": {"clusterIP": "10.0.0.2", "ports": [{"nodePort": 2, "port": 81}]}});
         assert_eq!(diff("services", before, now), ["/spec/ports/0/port"]);
+    }
+
+    #[test]
+    fn keys_cannot_steer_a_terminal() {
+        let object = |key: &str| json!({"metadata": {"uid": key, "name": "a"}, "spec": {key: 1}});
+        let told = diff("pods", object("\u{1b}[2Jno difference"), object("b"));
+        assert_eq!(told, ["/spec/\\u{1b}[2Jno difference", "/spec/b"]);
     }
 
     #[test]

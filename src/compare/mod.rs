@@ -9,7 +9,6 @@
 mod fields;
 mod folder;
 pub mod ignored_fields;
-mod live;
 mod member;
 mod pieces;
 mod stored;
@@ -20,13 +19,14 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use crate::format::body::{Item, Stream};
-use crate::format::tar::parse::ParseError;
-use crate::kubernetes::{ApiError, Cluster, KindInfo, RecordedSelection, SelectedNamespaces, discover};
+use crate::format::{name::Name, tar::parse::ParseError};
+use crate::kubernetes::{
+    ApiError, Cluster, KindInfo, ListedObjects, RecordedSelection, SelectedNamespaces, discover,
+};
 use crate::pipeline::ReadError;
 use crate::report::event::Meter;
 use crate::repository::read::snapshot::{OpenSnapshot, SnapshotError};
 pub use folder::folder;
-use live::ClusterObjects;
 pub use stored::SnapshotObjects;
 
 /// An error that ends a comparison.
@@ -160,7 +160,7 @@ pub async fn live(
                 Err(KindError::Kind(why)) => not_compared.push(NotCompared { kind: kind.stream_name(), why }),
                 Err(KindError::All(failure)) => return Err(failure),
             },
-            (None, Some(_)) => join.report(Change::Removed, "", Vec::new())?,
+            (None, Some(_)) => join.report(Change::Removed, &Name::default(), Vec::new())?,
             (None, None) => {}
         }
     }
@@ -182,7 +182,7 @@ async fn namespaces(snapshot: &OpenSnapshot, item: &Item) -> Result<BTreeSet<Str
     let reader = snapshot.read(stream)?;
     let mut stored = SnapshotObjects::new(&reader);
     while let Some((name, _)) = stored.next().await? {
-        names.insert(name);
+        names.insert(name.display());
     }
     Ok(names)
 }
@@ -239,15 +239,15 @@ impl Join<'_, '_> {
         let reader = stream.map(|stream| snapshot.read(stream)).transpose().map_err(CompareError::from)?;
         let mut before = reader.as_ref().map(SnapshotObjects::new);
         let labels = self.covered.selection.labels_for(self.kind);
-        let mut now = ClusterObjects::new(cluster, self.kind, labels);
+        let mut now = ListedObjects::new(cluster, self.kind, None, labels);
         let mut old = next(&mut before).await?;
-        let mut new = now.next().await?;
+        let mut new = next_listed(&mut now).await?;
         loop {
             let order = match (&old, &new) {
                 (None, None) => return Ok(()),
                 (Some(_), None) => Ordering::Less,
                 (None, Some(_)) => Ordering::Greater,
-                (Some((a, _)), Some((b, _))) => a.as_bytes().cmp(b.as_bytes()),
+                (Some((a, _)), Some((b, _))) => a.cmp(b),
             };
             match (order, &old, &new) {
                 (Ordering::Less, Some((path, _)), _) => self.report(Change::Removed, path, Vec::new())?,
@@ -256,7 +256,7 @@ impl Join<'_, '_> {
                 }
                 (Ordering::Equal, Some((path, before)), Some((_, now))) => {
                     let fields = fields::changed(self.kind, before, now)
-                        .map_err(|why| KindError::Kind(format!("{path}: {why}")))?;
+                        .map_err(|why| KindError::Kind(format!("{}: {why}", path.display())))?;
                     if !fields.is_empty() {
                         self.report(Change::Changed, path, fields)?;
                     }
@@ -269,7 +269,7 @@ impl Join<'_, '_> {
                 old = ascending(old, following)?;
             }
             if order != Ordering::Less {
-                let following = now.next().await?;
+                let following = next_listed(&mut now).await?;
                 new = ascending(new, following)?;
             }
         }
@@ -277,23 +277,24 @@ impl Join<'_, '_> {
 
     /// True if the backup would hold the object, had it existed: it is not of a kind that was read only as far as
     /// others need it, and its namespace is selected and known.
-    fn is_known(&self, path: &str) -> bool {
+    fn is_known(&self, path: &Name) -> bool {
         let Covered { selection, selected, stored } = self.covered;
         let is_of = |namespace: &str| {
             selected.contains(namespace) && (stored.is_empty() || stored.contains(namespace))
         };
         !selection.is_on_demand(self.kind)
-            && path.split_once('/').is_none_or(|(namespace, _)| is_of(namespace))
+            && std::str::from_utf8(path.bytes())
+                .is_ok_and(|path| path.split_once('/').is_none_or(|(namespace, _)| is_of(namespace)))
     }
 
-    fn report(&mut self, change: Change, object: &str, fields: Vec<String>) -> Result<()> {
+    fn report(&mut self, change: Change, object: &Name, fields: Vec<String>) -> Result<()> {
         let kind = self.kind.stream_name();
-        (self.take)(Difference { change, kind, object: object.to_owned(), fields })
+        (self.take)(Difference { change, kind, object: object.display(), fields })
             .map_err(CompareError::Output)
     }
 }
 
-type Object = (String, bytes::Bytes);
+type Object = (Name, bytes::Bytes);
 
 async fn next(stored: &mut Option<SnapshotObjects>) -> Result<Option<Object>> {
     match stored {
@@ -302,11 +303,18 @@ async fn next(stored: &mut Option<SnapshotObjects>) -> Result<Option<Object>> {
     }
 }
 
+async fn next_listed(listed: &mut ListedObjects<'_>) -> Result<Option<Object>, ApiError> {
+    let next = listed.next().await?;
+    Ok(next.map(|(path, object)| (Name(path.into_bytes()), object)))
+}
+
 /// Checks that objects ascend: a merge join needs the same order on both sides.
 fn ascending(before: Option<Object>, following: Option<Object>) -> Result<Option<Object>, KindError> {
     match (&before, &following) {
-        (Some((a, _)), Some((b, _))) if a.as_bytes() >= b.as_bytes() => Err(KindError::Kind(format!(
-            "its objects come in another order than that of keys ({b} after {a})"
+        (Some((a, _)), Some((b, _))) if a >= b => Err(KindError::Kind(format!(
+            "its objects come in another order than that of keys ({} after {})",
+            b.display(),
+            a.display()
         ))),
         _ => Ok(following),
     }

@@ -5,7 +5,7 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 
 use super::{CompareError, Result};
-use crate::format::catalog::CatalogLine;
+use crate::format::{catalog::CatalogLine, name::Name};
 use crate::pipeline::reader::StreamReader;
 
 /// Reads the objects of a stream along its catalog.
@@ -26,7 +26,7 @@ impl SnapshotObjects {
 
     /// Returns the next object: its path and its bytes. Fails if the stream cannot be read, or if its catalog
     /// contradicts it.
-    pub async fn next(&mut self) -> Result<Option<(String, Bytes)>> {
+    pub async fn next(&mut self) -> Result<Option<(Name, Bytes)>> {
         let Some(line) = self.lines.next().await.transpose()? else { return Ok(None) };
         let length = usize::try_from(line.len).unwrap_or(usize::MAX);
         while self.held.len() < length {
@@ -35,6 +35,6 @@ impl SnapshotObjects {
             };
             self.held.extend_from_slice(&piece?);
         }
-        Ok(Some((line.path.display(), self.held.split_to(length).freeze())))
+        Ok(Some((line.path, self.held.split_to(length).freeze())))
     }
 }

@@ -7,6 +7,7 @@ pub mod client;
 pub mod discovery;
 mod kind;
 pub mod list_page;
+mod listed_objects;
 mod nesting;
 pub mod pod_spec;
 mod recorded_selection;
@@ -21,6 +22,7 @@ pub use discovery::{Discovered, StaleGroup, discover};
 pub use kind::KindInfo;
 pub use list_page::{ItemMeta, ListMeta, ListPage, PageError, read_item_meta, split_list, to_json_line};
 pub(crate) use list_page::{encode_query, page_query};
+pub(crate) use listed_objects::ListedObjects;
 #[cfg(any(test, feature = "testing"))]
 pub use nesting::steps_so_far;
 pub use nesting::{MAX_NESTING, count_step, is_empty_collection, nesting_of};

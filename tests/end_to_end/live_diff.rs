@@ -10,6 +10,7 @@ use crate::support::program::good;
 
 /// Texts that YAML 1.1 reads as booleans and numbers.
 const ODD: [&str; 7] = ["yes", "off", "1e3", "0x1f", "null", "010", "1:30"];
+const ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/shop/roles";
 const CANARY: &str = "canary-of-a-secret";
 
 /// Runs the comparison and returns its exit code, its rows and its messages.
@@ -41,6 +42,10 @@ async fn fill(cluster: &Cluster) {
     let service =
         json!({"metadata": {"name": "web"}, "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]}});
     create(cluster, "/api/v1/namespaces/shop/services", service).await;
+    // As texts for a terminal, these names come in another order.
+    for name in ["\u{7}x", "\u{1b}x", "victim"] {
+        create(cluster, ROLES, json!({"metadata": {"name": name}, "rules": []})).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -74,6 +79,9 @@ async fn changes_in_the_cluster_are_reported_by_object_and_field() {
         json!({"metadata": {"name": "web"}, "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]}});
     delete(&cluster, "/api/v1/namespaces/shop/services/web").await;
     create(&cluster, "/api/v1/namespaces/shop/services", service).await;
+    let all = json!({"rules": [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]});
+    patch(&cluster, &format!("{ROLES}/victim"), all).await;
+    patch(&cluster, &format!("{ROLES}/%1Bx"), json!({"metadata": {"labels": {"a": "b"}}})).await;
     create_namespace(&cluster, "new").await;
     create(&cluster, "/api/v1/namespaces/new/configmaps", config_map("untold", "x")).await;
 
@@ -96,6 +104,8 @@ async fn changes_in_the_cluster_are_reported_by_object_and_field() {
         ("added", "core/v1/configmaps/shop/c4480", Value::Null),
         ("added", "core/v1/namespaces/new", Value::Null),
         ("changed", "core/v1/secrets/shop/login", json!(["/data/more", "/data/password"])),
+        ("changed", "rbac.authorization.k8s.io/v1/roles/shop/\\u{1b}x", json!(["/metadata/labels"])),
+        ("changed", "rbac.authorization.k8s.io/v1/roles/shop/victim", json!(["/rules"])),
     ];
     let expected = expected.map(|(change, place, what)| (change.to_owned(), place.to_owned(), what));
     // Kinds come in reading order: dependencies last.
@@ -109,7 +119,7 @@ async fn changes_in_the_cluster_are_reported_by_object_and_field() {
         "{table}"
     );
     assert!(!format!("{table}{said}").contains(CANARY));
-    assert!(said.contains("5 differences"), "{said}");
+    assert!(said.contains("7 differences"), "{said}");
 
     // One object for people: text that YAML 1.1 would read as another type is quoted.
     let (repo, pin, key) = (cli.url(), cli.text("keys/kbak.pub"), cli.text("keys/owner.key"));

@@ -15,6 +15,7 @@ mod cluster_restore_in_place;
 mod cluster_restore_load;
 mod cluster_restore_nested;
 mod cluster_restore_obstacles;
+mod cluster_restore_owners;
 mod cluster_restore_plan;
 mod cluster_restore_program;
 mod cluster_restore_rejected;

@@ -349,7 +349,7 @@ async fn digests(reader: &StreamReader) -> Result<BTreeMap<String, [u8; 32]>, Fa
     let mut found = BTreeMap::new();
     let mut stored = SnapshotObjects::new(reader);
     while let Some((path, line)) = stored.next().await? {
-        found.insert(path, *blake3::hash(&line).as_bytes());
+        found.insert(path.display(), *blake3::hash(&line).as_bytes());
     }
     Ok(found)
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 
 use super::{ObjectKey, Refusal, RestoreConfig, ServedKinds, api_paths, get_object, object_key, text};
-use crate::kubernetes::{ApiError, Cluster, count_step};
+use crate::kubernetes::{ApiError, Cluster, KindInfo, ListedObjects, count_step};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OwnerReference {
@@ -78,10 +78,27 @@ impl<'a> OwnerSet<'a> {
 /// The largest number of owners that are cached; others are looked up again.
 const MAX_CACHED: usize = 50_000;
 
-/// Looks up owners by name, each once.
+/// The owners of one kind and namespace that are looked up one by one, before the names of all are listed.
+const MAX_SINGLE: u32 = 64;
+/// The most names that are kept of all lists.
+const MAX_NAMES: usize = 100_000;
+
+/// Looks up owners by name, each once. Anybody may write many owners into one object, which do not exist: after some
+/// requests the names of a kind in a namespace are listed.
 #[derive(Debug, Default)]
 pub(crate) struct LiveOwners {
     known: Mutex<HashMap<ObjectKey, Option<Box<str>>>>,
+    names: Mutex<HashMap<(String, String), Names>>,
+}
+
+/// The names of a kind in a namespace.
+#[derive(Debug)]
+enum Names {
+    /// They are not known, and so many owners were looked up.
+    LookedUp(u32),
+    Listed(HashSet<Box<str>>),
+    /// They cannot be listed, or are too many.
+    Unlisted,
 }
 
 impl LiveOwners {
@@ -102,6 +119,9 @@ impl LiveOwners {
         if let Some(known) = self.known.lock().await.get(&key) {
             return Ok(Ok(known.as_deref().map(str::to_owned)));
         }
+        if self.is_absent(cluster, kind, namespace, &owner.name).await? {
+            return Ok(Ok(None));
+        }
         let existing = match get_object(cluster, &paths.object).await? {
             Ok(existing) => Some(existing),
             Err(status) if status.code == 404 => None,
@@ -115,5 +135,50 @@ impl LiveOwners {
             known.insert(key, uid.as_deref().map(Into::into));
         }
         Ok(Ok(uid))
+    }
+
+    /// True if a list says that there is no such object. Fails if the cluster cannot be reached.
+    async fn is_absent(
+        &self,
+        cluster: &Cluster,
+        kind: &KindInfo,
+        namespace: &str,
+        name: &str,
+    ) -> Result<bool, ApiError> {
+        let mut all = self.names.lock().await;
+        let kept: usize = all.values().map(Names::count).sum();
+        let names = all.entry((kind.resource(), namespace.to_owned())).or_insert(Names::LookedUp(0));
+        if let Names::LookedUp(number) = names {
+            *number += 1;
+            if *number > MAX_SINGLE {
+                *names = list(cluster, kind, namespace, MAX_NAMES.saturating_sub(kept)).await?;
+            }
+        }
+        Ok(matches!(names, Names::Listed(names) if !names.contains(name)))
+    }
+}
+
+impl Names {
+    fn count(&self) -> usize {
+        match self {
+            Self::Listed(names) => names.len(),
+            Self::LookedUp(_) | Self::Unlisted => 0,
+        }
+    }
+}
+
+/// Lists the names of a kind in a namespace, if they are at most `most`.
+async fn list(cluster: &Cluster, kind: &KindInfo, namespace: &str, most: usize) -> Result<Names, ApiError> {
+    let mut objects = ListedObjects::new(cluster, kind, kind.namespaced.then_some(namespace), None);
+    let mut names = HashSet::new();
+    loop {
+        match objects.next().await {
+            Ok(Some(_)) if names.len() == most => return Ok(Names::Unlisted),
+            Ok(Some((path, _))) => names.insert(path.rsplit('/').next().unwrap_or_default().into()),
+            Ok(None) => return Ok(Names::Listed(names)),
+            // Whoever restores may read single objects of a kind and not list them.
+            Err(error) if error.code().is_some() => return Ok(Names::Unlisted),
+            Err(error) => return Err(error),
+        };
     }
 }

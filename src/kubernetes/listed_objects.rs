@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::kubernetes::{
+use super::{
     ApiError, ApiErrorKind, Cluster, KindInfo, encode_query, page_query, read_item_meta, split_list,
 };
 
@@ -17,9 +17,10 @@ const TARGET: usize = 4 << 20;
 /// The maximum number of objects per page.
 const MOST: usize = 1000;
 
-pub(super) struct ClusterObjects<'a> {
+/// The objects of a kind, in all namespaces or in one.
+pub(crate) struct ListedObjects<'a> {
     cluster: &'a Cluster,
-    kind: &'a KindInfo,
+    path: String,
     labels: Option<&'a str>,
     limit: usize,
     /// The token of the next page; none before the first and after the last.
@@ -29,15 +30,20 @@ pub(super) struct ClusterObjects<'a> {
     items: VecDeque<(Range<usize>, String)>,
 }
 
-impl<'a> ClusterObjects<'a> {
-    /// `labels` is the selector that the server applies.
-    pub(super) fn new(cluster: &'a Cluster, kind: &'a KindInfo, labels: Option<&'a str>) -> Self {
-        let (body, items) = (Bytes::new(), VecDeque::new());
-        Self { cluster, kind, labels, limit: FIRST, token: None, begun: false, body, items }
+impl<'a> ListedObjects<'a> {
+    /// `namespace` is the only one that is listed, `labels` the selector that the server applies.
+    pub(crate) fn new(
+        cluster: &'a Cluster,
+        kind: &KindInfo,
+        namespace: Option<&str>,
+        labels: Option<&'a str>,
+    ) -> Self {
+        let (path, body, items) = (kind.path(namespace), Bytes::new(), VecDeque::new());
+        Self { cluster, path, labels, limit: FIRST, token: None, begun: false, body, items }
     }
 
     /// Returns the next object: `namespace/name` or its name, and its bytes.
-    pub(super) async fn next(&mut self) -> Result<Option<(String, Bytes)>, ApiError> {
+    pub(crate) async fn next(&mut self) -> Result<Option<(String, Bytes)>, ApiError> {
         loop {
             if let Some((range, path)) = self.items.pop_front() {
                 return Ok(Some((path, self.body.slice(range))));
@@ -50,7 +56,6 @@ impl<'a> ClusterObjects<'a> {
     }
 
     async fn page(&mut self) -> Result<(), ApiError> {
-        let path = self.kind.path(None);
         let token = self.token.as_deref().unwrap_or_default();
         let answer = loop {
             let mut query = page_query(self.limit, token);
@@ -58,14 +63,14 @@ impl<'a> ClusterObjects<'a> {
                 query.push('&');
                 query.push_str(&encode_query(&[("labelSelector", labels)]));
             }
-            match self.cluster.get(&path, &query, PAGE).await {
+            match self.cluster.get(&self.path, &query, PAGE).await {
                 Err(error) if matches!(error.kind, ApiErrorKind::TooLarge { .. }) && self.limit > 1 => {
                     self.limit = (self.limit / 4).max(1);
                 }
                 other => break other?,
             }
         };
-        let malformed = |what: String| self.cluster.malformed(&path, what);
+        let malformed = |what: String| self.cluster.malformed(&self.path, what);
         let page = split_list(&answer.body).map_err(|error| malformed(error.to_string()))?;
         let count = page.items.len();
         for (index, range) in page.items.into_iter().enumerate() {
