@@ -134,10 +134,7 @@ pub(crate) fn run(args: &VerifyArgs, console: &Console) -> Result<Exit, Failure>
     fill_report(&mut report, &verdict);
     if records > 0 {
         let text = plural(records, "record of bad packs was signed", "records of bad packs were signed");
-        report.facts.push((
-            "distrust".into(),
-            format!("{text}: the next backup stores the data of those in the open epoch again"),
-        ));
+        report.facts.push(("distrust".into(), format!("{text}: the open epoch's data is stored anew")));
     }
     let report = run_report::complete(report, None, display, &reporter, &notices);
     run.write_files(&report);
