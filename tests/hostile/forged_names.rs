@@ -1,4 +1,4 @@
-//! Whoever had the writer's key for a minute signed names without end: of records, of reports, and of an epoch that
+//! Names without end, signed by who had the writer's key for a minute: of records, of reports, and of an epoch that
 //! closes the writer's own. None of them stops a reader or a backup once the key is revoked.
 
 use bytes::Bytes;
