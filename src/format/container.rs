@@ -8,20 +8,21 @@
 //! manifest and from the id of each chunk.
 
 use std::fmt;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::str::FromStr;
 
 use age::secrecy::{ExposeSecret, SecretString};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
+use super::payload::{self, BlockCipher, KeepKey, PayloadError};
 use super::{derive::Passphrase, derived_passphrase::DerivedPassphrase, ids::ObjectHash};
 use crate::report::text::opaque_debug;
 
 /// The plaintext of one encrypted block of an age payload, in bytes.
-const BLOCK: u64 = 64 << 10;
+const BLOCK: u64 = payload::BLOCK as u64;
 /// The length of the same block with its tag, in bytes.
-const SEALED_BLOCK: u64 = BLOCK + 16;
+const SEALED_BLOCK: u64 = BLOCK + payload::TAG as u64;
 /// The most bytes that the header and nonce of a container take; a reader looks no further.
 pub const MAX_HEADER: u64 = 4096;
 
@@ -107,23 +108,6 @@ impl FromStr for DataIdentity {
 
 opaque_debug!(DataIdentity: "DataIdentity(…)");
 
-/// Ciphertext and its hash, which is updated on each write.
-struct Hashed {
-    bytes: Vec<u8>,
-    hash: Sha256,
-}
-
-impl Write for Hashed {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.hash.update(buf);
-        self.bytes.extend_from_slice(buf);
-        Ok(buf.len())
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// Returns the bytes that a container of `length` plaintext bytes takes at most, with tags, header and nonce.
 /// A buffer of this capacity does not grow.
 #[must_use]
@@ -131,8 +115,15 @@ pub fn sealed_capacity(length: usize) -> usize {
     length + length / 2048 + 4096
 }
 
-/// Encrypts data as it is written; holds ciphertext only.
-pub struct Sealer(age::stream::StreamWriter<Hashed>);
+/// Encrypts data as it is written; holds at most one block of plaintext.
+pub struct Sealer {
+    bytes: Vec<u8>,
+    /// The SHA-256 of the bytes before the open block.
+    hash: Sha256,
+    /// The start of the open block.
+    open: usize,
+    blocks: BlockCipher,
+}
 
 impl Sealer {
     /// Starts a container for an epoch. `length` is the expected length of the plaintext, in bytes.
@@ -151,21 +142,45 @@ impl Sealer {
         Self::start(&DerivedPassphrase(passphrase), Vec::with_capacity(sealed_capacity(length)))
     }
 
-    fn start(recipient: &dyn age::Recipient, bytes: Vec<u8>) -> Result<Self, ContainerError> {
-        let sink = Hashed { bytes, hash: Sha256::new() };
-        let encryptor = age::Encryptor::with_recipients(std::iter::once(recipient)).map_err(damaged)?;
-        Ok(Self(encryptor.wrap_output(sink).map_err(damaged)?))
+    fn start(recipient: &dyn age::Recipient, mut bytes: Vec<u8>) -> Result<Self, ContainerError> {
+        let recipient = KeepKey::new(recipient);
+        let one: &dyn age::Recipient = &recipient;
+        let encryptor = age::Encryptor::with_recipients(std::iter::once(one)).map_err(damaged)?;
+        // Writes the header and the salt. The writer of age would add blocks, and is dropped.
+        drop(encryptor.wrap_output(&mut bytes).map_err(damaged)?);
+        let salt = bytes.last_chunk::<{ payload::SALT }>().ok_or_else(|| damaged(PayloadError))?;
+        let blocks = recipient.into_blocks(salt).ok_or_else(|| damaged(PayloadError))?;
+        let mut hash = Sha256::new();
+        hash.update(&bytes);
+        Ok(Self { open: bytes.len(), bytes, hash, blocks })
     }
 
     /// Adds plaintext.
-    pub fn write(&mut self, plaintext: &[u8]) -> Result<(), ContainerError> {
-        self.0.write_all(plaintext).map_err(damaged)
+    pub fn write(&mut self, mut plaintext: &[u8]) -> Result<(), ContainerError> {
+        while !plaintext.is_empty() {
+            // The last block must be known as such, so a full one is encrypted when more follows.
+            if self.bytes.len() - self.open == payload::BLOCK {
+                self.seal_block(false)?;
+            }
+            let room = payload::BLOCK - (self.bytes.len() - self.open);
+            let (now, later) = plaintext.split_at(room.min(plaintext.len()));
+            self.bytes.extend_from_slice(now);
+            plaintext = later;
+        }
+        Ok(())
+    }
+
+    pub(super) fn seal_block(&mut self, is_last: bool) -> Result<(), ContainerError> {
+        self.blocks.seal(&mut self.bytes, self.open, is_last).map_err(damaged)?;
+        self.hash.update(&self.bytes[self.open..]);
+        self.open = self.bytes.len();
+        Ok(())
     }
 
     /// Finishes the file. Returns its bytes and their SHA-256.
-    pub fn finish(self) -> Result<(Bytes, ObjectHash), ContainerError> {
-        let Hashed { bytes, hash } = self.0.finish().map_err(damaged)?;
-        Ok((Bytes::from(bytes), ObjectHash(hash.finalize().into())))
+    pub fn finish(mut self) -> Result<(Bytes, ObjectHash), ContainerError> {
+        self.seal_block(true)?;
+        Ok((Bytes::from(self.bytes), ObjectHash(self.hash.finalize().into())))
     }
 }
 
@@ -194,29 +209,39 @@ pub fn open_into(
     limit: u64,
     plaintext: &mut Vec<u8>,
 ) -> Result<(), ContainerError> {
-    let mut reader = decrypt(io::Cursor::new(sealed), key)?;
-    reader.by_ref().take(limit + 1).read_to_end(plaintext).map_err(damaged)?;
+    let mut rest = sealed;
+    let blocks = match key {
+        ContainerKey::Identity(identity) => read_header(&mut rest, sealed, &identity.0)?,
+        ContainerKey::Passphrase(passphrase) => {
+            read_header(&mut rest, sealed, &DerivedPassphrase(passphrase))?
+        }
+    };
+    blocks.open_all(rest, limit, plaintext).map_err(damaged)?;
     if plaintext.len() as u64 > limit {
         return Err(ContainerError::TooLarge { limit });
     }
     Ok(())
 }
 
+/// Reads the header from the front of `rest`, which begins as `sealed`. Returns the cipher of the blocks.
+fn read_header(
+    rest: &mut &[u8],
+    sealed: &[u8],
+    identity: &dyn age::Identity,
+) -> Result<BlockCipher, ContainerError> {
+    let identity = KeepKey::new(identity);
+    decrypt(&mut *rest, &identity)?;
+    let header = &sealed[..sealed.len() - rest.len()];
+    let salt = header.last_chunk::<{ payload::SALT }>().ok_or_else(|| damaged(PayloadError))?;
+    identity.into_blocks(salt).ok_or(ContainerError::WrongKey)
+}
+
 fn decrypt<R: Read>(
     input: R,
-    key: &ContainerKey<'_>,
+    identity: &dyn age::Identity,
 ) -> Result<age::stream::StreamReader<R>, ContainerError> {
     let decryptor = age::Decryptor::new(input).map_err(damaged)?;
-    let opened = match key {
-        ContainerKey::Identity(identity) => {
-            decryptor.decrypt(std::iter::once(&identity.0 as &dyn age::Identity))
-        }
-        ContainerKey::Passphrase(passphrase) => {
-            let identity = DerivedPassphrase(passphrase);
-            decryptor.decrypt(std::iter::once(&identity as &dyn age::Identity))
-        }
-    };
-    opened.map_err(|error| match error {
+    decryptor.decrypt(std::iter::once(identity)).map_err(|error| match error {
         age::DecryptError::NoMatchingKeys
         | age::DecryptError::KeyDecryptionFailed
         | age::DecryptError::DecryptionFailed => ContainerError::WrongKey,
@@ -267,7 +292,7 @@ impl ContainerHead {
         take: usize,
     ) -> Result<Vec<u8>, ContainerError> {
         let view = SparseObject { head: &self.bytes, blocks, at: 0 };
-        let mut reader = decrypt(view, &ContainerKey::Identity(identity))?;
+        let mut reader = decrypt(view, &identity.0)?;
         if !start.is_multiple_of(BLOCK) {
             reader.seek(SeekFrom::Start(start)).map_err(damaged)?;
         } else if start > 0 {

@@ -22,6 +22,7 @@ pub mod object;
 pub mod pack;
 pub mod pack_refs;
 pub mod padme;
+mod payload;
 pub mod record;
 pub mod report;
 pub mod revocation;

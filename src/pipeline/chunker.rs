@@ -39,21 +39,42 @@ impl ChunkerParams {
     /// point. The caller then holds either the end of the stream or fewer than [`Self::max`] bytes.
     #[must_use]
     pub fn chunk_length(&self, gear: &[u64; 256], bytes: &[u8]) -> usize {
+        self.chunk_length_after(gear, bytes, 0)
+    }
+
+    /// Returns the length of the chunk as [`Self::chunk_length`] does. The first `known` bytes were searched before,
+    /// and had no cut point but possibly at their end.
+    #[must_use]
+    pub fn chunk_length_after(&self, gear: &[u64; 256], bytes: &[u8], known: usize) -> usize {
         let end = bytes.len().min(self.max);
-        if end <= self.min {
+        let first = self.min.max(known.saturating_sub(1));
+        if end <= first {
             return end;
         }
-        let middle = self.average.min(end);
+        let middle = self.average.clamp(first, end);
         let mut hash = 0u64;
-        for &byte in &bytes[self.min - WINDOW..self.min] {
+        for &byte in &bytes[first - WINDOW..first] {
             hash = (hash << 1).wrapping_add(gear[usize::from(byte)]);
         }
-        for (limit, range) in [(self.hard, self.min..middle), (self.easy, middle..end)] {
+        for (limit, range) in [(self.hard, first..middle), (self.easy, middle..end)] {
             let start = range.start;
-            for (at, &byte) in bytes[range].iter().enumerate() {
+            // Two bytes at a time, so that each hash waits for half as many sums.
+            let (pairs, rest) = bytes[range].as_chunks::<2>();
+            for (at, pair) in pairs.iter().enumerate() {
+                let [first, second] = pair.map(|byte| gear[usize::from(byte)]);
+                let between = (hash << 1).wrapping_add(first);
+                hash = (hash << 2).wrapping_add((first << 1).wrapping_add(second));
+                if between < limit {
+                    return start + 2 * at + 1;
+                }
+                if hash < limit {
+                    return start + 2 * at + 2;
+                }
+            }
+            for &byte in rest {
                 hash = (hash << 1).wrapping_add(gear[usize::from(byte)]);
                 if hash < limit {
-                    return start + at + 1;
+                    return start + 2 * pairs.len() + 1;
                 }
             }
         }
@@ -91,6 +112,37 @@ mod tests {
         let after = cut_all(&params, key.gear(), &bytes);
         let same = before.iter().rev().zip(after.iter().rev()).take_while(|(a, b)| a == b).count();
         assert!(same + 5 > before.len(), "{same} of {} cuts stay", before.len());
+    }
+
+    #[test]
+    fn cut_is_after_the_first_hash_below_the_limit() {
+        let key = DomainKey::new(&SecretKey::new([9; 32]));
+        // Odd sizes, so that no range is a whole number of pairs.
+        let params = ChunkerParams::new(65, 200, 411);
+        let mut bytes = vec![0; 1 << 17];
+        SeededRandom::new(3).fill(&mut bytes);
+        let mut from = 0;
+        for length in cut_all(&params, key.gear(), &bytes) {
+            let rest = &bytes[from..];
+            let hash = |end: usize| {
+                let window = rest[end - WINDOW..end].iter();
+                window.fold(0u64, |hash, byte| (hash << 1).wrapping_add(key.gear()[usize::from(*byte)]))
+            };
+            let limit = |end: usize| if end <= 200 { params.hard } else { params.easy };
+            let end = rest.len().min(411);
+            let expected =
+                (66.min(end)..=end).find(|end| *end > 65 && hash(*end) < limit(*end)).unwrap_or(end);
+            assert_eq!(length, expected, "at {from}");
+            // The same if the bytes arrive in parts.
+            let mut known = 0;
+            let found = (1..).map(|part| rest.len().min(part * 37)).find_map(|held| {
+                let found = params.chunk_length_after(key.gear(), &rest[..held], known);
+                known = held;
+                (found < held || held == rest.len()).then_some(found)
+            });
+            assert_eq!(found, Some(expected), "at {from}");
+            from += length;
+        }
     }
 
     #[test]

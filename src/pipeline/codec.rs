@@ -67,7 +67,6 @@ struct Contexts {
     compress: Compressor<'static>,
     decompress: Decompressor<'static>,
     copy: Vec<u8>,
-    frame: Vec<u8>,
 }
 
 impl Codec {
@@ -111,28 +110,24 @@ impl Codec {
         }
         let mut decompress = Decompressor::new()?;
         decompress.set_parameter(DParameter::WindowLogMax(WINDOW_LOG))?;
-        Ok(Contexts { compress, decompress, copy: Vec::new(), frame: Vec::new() })
+        Ok(Contexts { compress, decompress, copy: Vec::new() })
     }
 
     /// Compresses `plain` to one frame and, if set, verifies that it decodes to `plain`.
     pub fn encode(&self, plain: &[u8]) -> Result<Buffer, CodecError> {
-        self.with_contexts(|contexts| {
-            let Contexts { compress, decompress, copy, frame } = contexts;
-            frame.clear();
-            frame.reserve_exact(zstd::zstd_safe::compress_bound(plain.len()));
-            compress.compress_to_buffer(plain, frame)?;
+        self.with_contexts(|Contexts { compress, decompress, copy }| {
+            // The kernel provides memory when it is written: a frame takes what it is long, not zstd's bound.
+            let mut frame = self.buffers.take(zstd::zstd_safe::compress_bound(plain.len()));
+            compress.compress_to_buffer(plain, &mut *frame)?;
             if self.verify {
                 copy.clear();
                 copy.reserve_exact(plain.len());
-                decompress.decompress_to_buffer(frame, copy)?;
+                decompress.decompress_to_buffer(&frame, copy)?;
                 if copy != plain {
                     return Err(CodecError::VerifyFailed);
                 }
             }
-            // Copied to its own length: zstd's bound is several times what most frames take.
-            let mut exact = self.buffers.take(frame.len());
-            exact.extend_from_slice(frame);
-            Ok(exact)
+            Ok(frame)
         })
     }
 

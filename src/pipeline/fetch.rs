@@ -68,6 +68,8 @@ pub struct Fetcher {
     /// The buffers of decrypted packs.
     pack_buffers: BufferPool,
     packs: Mutex<SharedCache<ObjectHash, Arc<Buffer>>>,
+    /// Held while a pack is opened before its turn: one at a time.
+    ahead: tokio::sync::Mutex<()>,
     chunks: Mutex<SharedCache<ChunkId, Bytes>>,
     heads: Mutex<SharedCache<ObjectHash, ContainerHead>>,
     /// Packs that were fetched whole, each with the bytes requested from it since its eviction. 40
@@ -93,11 +95,15 @@ impl Fetcher {
             domain,
             identity,
             key,
-            codec: Codec::new(0, false, BufferPool::new(memory / 4)),
+            // Chunks in the cache, those being decoded, and those that wait to be written.
+            codec: Codec::new(0, false, BufferPool::new(memory / 8 * 3)),
             workers,
             copy_finder: None,
-            pack_buffers: BufferPool::new(memory / 2),
+            // Two packs of the default memory limit, between which chunks alternate. The pool has room for one more,
+            // which takes the place of the first.
+            pack_buffers: BufferPool::new(memory / 4 * 3),
             packs: Mutex::new(SharedCache::new(memory / 2)),
+            ahead: tokio::sync::Mutex::new(()),
             chunks: Mutex::new(SharedCache::new(memory / 8)),
             heads: Mutex::new(SharedCache::new(1 << 20)),
             fetched: Mutex::default(),
@@ -266,6 +272,18 @@ impl Fetcher {
             *wanted = 0;
         }
         enough
+    }
+
+    /// Opens a pack that was never read, before its turn. An error is left to the read of its chunks.
+    pub(super) async fn open_ahead(&self, pack: PackName) {
+        let is_new = || !lock(&self.fetched).contains_key(&pack.hash);
+        if !is_new() {
+            return;
+        }
+        let _turn = self.ahead.lock().await;
+        if is_new() && self.is_worth_whole(pack, 0) {
+            let _ = self.whole(pack).await;
+        }
     }
 
     fn verifier(&self, pack: &ObjectHash) -> ChunkVerifier {

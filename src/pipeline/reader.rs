@@ -1,12 +1,12 @@
 //! Reads a stream: verified bytes in order, with several chunks fetched ahead in parallel.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::StreamExt;
-use futures::stream::{self, BoxStream, FuturesOrdered};
+use futures::stream::{self, BoxStream};
+use futures::{Stream, StreamExt};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::fetch::{Fetcher, ReadMode, WHOLE_PACK_DIVISOR};
@@ -23,10 +23,23 @@ pub struct StreamReader {
     ahead: usize,
 }
 
-/// Slices that are read together, and the packs that are read whole for them.
-struct PartPlan {
-    slices: Vec<Slice>,
-    whole: HashSet<ObjectHash>,
+/// A slice, and how its pack is read.
+struct PlannedSlice {
+    slice: Slice,
+    mode: ReadMode,
+}
+
+/// The most parts of a list that are read before their turn.
+const PARTS_AHEAD: usize = 2;
+/// The most slices, beyond those that are being read, whose packs are opened before their turn.
+const OPENED_AHEAD: usize = 4;
+
+/// Runs a part of a read. It ends early if the reader is dropped.
+fn spawn<T: Send + 'static>(
+    job: impl Future<Output = Result<T, ReadError>> + Send + 'static,
+) -> impl Future<Output = Result<T, ReadError>> + Send {
+    let task = AbortOnDropHandle::new(tokio::spawn(job));
+    async move { joined(task.await, ReadError::Ended) }
 }
 
 impl StreamReader {
@@ -51,20 +64,21 @@ impl StreamReader {
     /// Reads the bytes of `range` in order, in pieces of at most one chunk.
     #[must_use]
     pub fn range(&self, range: Range<u64>) -> BoxStream<'static, Result<Bytes, ReadError>> {
-        let this = self.clone();
         let parts = overlapping(&self.stream.parts, self.stream.length, &range);
         let expected = range.end.saturating_sub(range.start);
-        let plans = stream::iter(parts).then(move |(part, end)| {
-            let (this, range) = (this.clone(), range.clone());
-            async move { this.plan(&part, end, &range).await }
-        });
         let this = self.clone();
-        let pieces = plans.flat_map(move |plan| match plan {
-            Ok(plan) => this.clone().run(plan),
-            Err(error) => stream::once(async { Err(error) }).boxed(),
+        // The next part is read while the slices of this one are.
+        let plans = stream::iter(parts).map(move |(part, end)| {
+            let (this, range) = (this.clone(), range.clone());
+            spawn(async move { this.plan(&part, end, &range).await })
         });
+        let slices = plans.buffered(PARTS_AHEAD).flat_map(|plan| match plan {
+            Ok(slices) => stream::iter(slices.into_iter().map(Ok)).left_stream(),
+            Err(error) => stream::once(async { Err(error) }).right_stream(),
+        });
+        let pieces = self.read_slices(slices);
         // Received bytes are counted, so that a list that is too short is not taken for the end.
-        let state = (pieces.boxed(), expected, false);
+        let state = (pieces, expected, false);
         stream::unfold(state, |(mut pieces, left, ended)| async move {
             if ended {
                 return None;
@@ -89,7 +103,8 @@ impl StreamReader {
         read_part(&text).map_err(|error| ReadError::Malformed { what: error.to_string() })
     }
 
-    async fn plan(&self, part: &Part, end: u64, range: &Range<u64>) -> Result<PartPlan, ReadError> {
+    /// Returns the slices of a part that overlap `range`, cut to it, and how their packs are read.
+    async fn plan(&self, part: &Part, end: u64, range: &Range<u64>) -> Result<Vec<PlannedSlice>, ReadError> {
         let slices = self.slices(part).await?;
         let total: u64 = slices.iter().map(|slice| u64::from(slice.take)).sum();
         if part.start + total != end {
@@ -111,34 +126,42 @@ impl StreamReader {
             wanted.entry(pack.hash).or_insert((0, pack.size)).0 += u64::from(slice.location.length);
             cut.push(slice);
         }
-        let whole = wanted.into_iter().filter(|(_, (bytes, size))| bytes * WHOLE_PACK_DIVISOR >= *size);
-        Ok(PartPlan { slices: cut, whole: whole.map(|(hash, _)| hash).collect() })
+        let mode = |slice: &Slice| {
+            let enough = wanted
+                .get(&slice.location.pack.hash)
+                .is_some_and(|(bytes, size)| bytes * WHOLE_PACK_DIVISOR >= *size);
+            if enough { ReadMode::Whole } else { ReadMode::Ranged }
+        };
+        Ok(cut.into_iter().map(|slice| PlannedSlice { mode: mode(&slice), slice }).collect())
     }
 
-    fn run(self, plan: PartPlan) -> BoxStream<'static, Result<Bytes, ReadError>> {
-        let PartPlan { slices, whole } = plan;
-        let whole = Arc::new(whole);
-        let ahead = self.ahead;
-        let start = move |slice: Slice| {
-            let (fetcher, whole) = (self.fetcher.clone(), whole.clone());
-            AbortOnDropHandle::new(tokio::spawn(async move {
-                let pack = slice.location.pack.hash;
-                let mode = if whole.contains(&pack) { ReadMode::Whole } else { ReadMode::Ranged };
+    /// Reads slices in order. Packs are opened before their turn, so that no processor waits for the next one.
+    fn read_slices(
+        &self,
+        slices: impl Stream<Item = Result<PlannedSlice, ReadError>> + Send + 'static,
+    ) -> BoxStream<'static, Result<Bytes, ReadError>> {
+        let fetcher = self.fetcher.clone();
+        let opened = slices.map(move |slice| {
+            let fetcher = fetcher.clone();
+            spawn(async move {
+                let PlannedSlice { slice, mode } = slice?;
+                if mode == ReadMode::Whole {
+                    fetcher.open_ahead(slice.location.pack).await;
+                }
+                Ok(PlannedSlice { slice, mode })
+            })
+        });
+        let fetcher = self.fetcher.clone();
+        let pieces = opened.buffered(self.ahead + OPENED_AHEAD).map(move |slice| {
+            let fetcher = fetcher.clone();
+            spawn(async move {
+                let PlannedSlice { slice, mode } = slice?;
                 let chunk = fetcher.chunk(ChunkKind::Data, slice.location, slice.id, mode).await?;
                 let (skip, take) = (slice.skip as usize, slice.take as usize);
                 Ok(chunk.slice(skip..skip + take))
-            }))
-        };
-        let state = (slices.into_iter(), FuturesOrdered::new(), start);
-        stream::unfold(state, move |(mut slices, mut running, start)| async move {
-            while running.len() < ahead {
-                let Some(slice) = slices.next() else { break };
-                running.push_back(start(slice));
-            }
-            let result = joined(running.next().await?, ReadError::Ended);
-            Some((result, (slices, running, start)))
-        })
-        .boxed()
+            })
+        });
+        pieces.buffered(self.ahead).boxed()
     }
 
     /// Reads the catalog's lines in order, each with its member's offset in the stream.
@@ -150,8 +173,18 @@ impl StreamReader {
     /// Reads the lines of the catalog from chunk number `first` on.
     #[must_use]
     pub fn catalog_from(&self, first: usize) -> BoxStream<'static, Result<(u64, CatalogLine), ReadError>> {
+        self.catalog_chunks(first..self.stream.catalog.len())
+    }
+
+    /// Reads the lines of some chunks of the catalog, by their numbers, in the order given.
+    #[must_use]
+    pub fn catalog_chunks(
+        &self,
+        numbers: impl IntoIterator<Item = usize>,
+    ) -> BoxStream<'static, Result<(u64, CatalogLine), ReadError>> {
         let this = self.clone();
-        let parts: Vec<Part> = self.stream.catalog.get(first..).unwrap_or_default().to_vec();
+        let chunks = numbers.into_iter().filter_map(|number| self.stream.catalog.get(number));
+        let parts: Vec<Part> = chunks.cloned().collect();
         stream::iter(parts)
             .map(move |part| {
                 let this = this.clone();

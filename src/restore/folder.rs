@@ -1,11 +1,12 @@
 //! Restores a folder's stream, or some paths of it.
 
 use super::error::RestoreStreamError;
-use super::streams::member;
-use crate::format::catalog::{CatalogLine, MemberType};
+pub use super::selection::Paths;
+use super::selection::{Run, Selection, catalog_lines, select};
+use crate::format::catalog::MemberType;
 use crate::format::name::Name;
 use crate::format::tar::parse::{ExpectedInput, TarEvent, TarParser};
-use crate::format::tar::{EntryKind, ROOT, TarEntry, order};
+use crate::format::tar::{EntryKind, ROOT, TarEntry};
 use crate::pipeline::ReadError;
 use crate::pipeline::reader::StreamReader;
 use crate::report::event::Meter;
@@ -16,60 +17,11 @@ use crate::target::volume::{
 use bytes::Bytes;
 use futures::StreamExt;
 use std::collections::HashMap;
-use std::ops::Range;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
 /// Most messages that wait for a target.
 const QUEUE: usize = 4;
-
-/// The selected paths of a folder.
-#[derive(Debug, Clone, Default)]
-pub struct Paths(pub Vec<Name>);
-
-impl Paths {
-    /// True if an event at `object` of the backup concerns a selected path: it is one, is below one
-    /// or leads to one. An event without an object may concern any.
-    #[must_use]
-    pub fn concern(&self, object: &Name) -> bool {
-        let path = object.bytes();
-        path.is_empty() || self.takes(path) || self.leads(path)
-    }
-
-    fn takes(&self, path: &[u8]) -> bool {
-        self.0.iter().any(|wanted| wanted.bytes() == path || order::is_below(path, wanted.bytes()))
-    }
-
-    /// True if `path` leads to a selected one: its parent folders are restored too.
-    fn leads(&self, path: &[u8]) -> bool {
-        self.0.iter().any(|wanted| order::is_below(wanted.bytes(), path))
-    }
-}
-
-/// The parts of a stream to read, in the order of reading.
-#[derive(Debug, Default)]
-struct Selection {
-    members: u64,
-    runs: Vec<Run>,
-    /// Files restored under the name of a link to them, because their own name is not selected: old
-    /// name to new. Further links to such a file point to the new name.
-    moved: HashMap<Vec<u8>, Vec<u8>>,
-    /// Selected paths that the snapshot does not hold.
-    absent: Vec<Name>,
-}
-
-impl Selection {
-    fn bytes(&self) -> u64 {
-        self.runs.iter().map(|run| run.range.end - run.range.start).sum()
-    }
-}
-
-/// Neighbouring members, or one file that gets another name.
-#[derive(Debug, Clone)]
-struct Run {
-    range: Range<u64>,
-    name: Option<Vec<u8>>,
-}
 
 /// A message to the target.
 #[derive(Debug)]
@@ -145,7 +97,7 @@ async fn count_refused(
     let mut groups: Vec<u32> =
         rustix::process::getgroups().unwrap_or_default().iter().map(|group| group.as_raw()).collect();
     groups.push(rustix::process::getegid().as_raw());
-    let mut lines = reader.catalog();
+    let mut lines = catalog_lines(reader, paths);
     while let Some(line) = lines.next().await {
         let (_, line) = line?;
         let path = line.path.bytes();
@@ -289,55 +241,4 @@ fn rename(
             Ok(())
         }
     }
-}
-
-/// Returns the members that `paths` select, neighbours joined. A link to a file that is not selected
-/// brings the file under the link's name.
-async fn select(reader: &StreamReader, paths: &Paths) -> Result<Selection, RestoreStreamError> {
-    let mut selection = Selection::default();
-    let mut lines = reader.catalog();
-    let mut absent = paths.0.clone();
-    while let Some(line) = lines.next().await {
-        let (at, line) = line?;
-        let wanted = paths.takes(line.path.bytes());
-        if wanted {
-            let found = line.path.bytes();
-            absent.retain(|path| path.bytes() != found && !order::is_below(found, path.bytes()));
-        }
-        if !wanted && !paths.leads(line.path.bytes()) {
-            continue;
-        }
-        selection.members += 1;
-        let link_target = line.link.as_ref().filter(|link_target| {
-            let there = paths.takes(link_target.bytes()) || selection.moved.contains_key(link_target.bytes());
-            line.kind == MemberType::Hardlink && !there
-        });
-        if let Some(link_target) = link_target {
-            let (at, first) = member(reader, link_target).await?.ok_or_else(|| ReadError::Malformed {
-                what: "catalog has a link to something that it does not name".into(),
-            })?;
-            let name = Some(line.path.bytes().to_vec());
-            selection.runs.push(Run { range: place(reader, at, &first)?, name });
-            selection.moved.insert(link_target.bytes().to_vec(), line.path.bytes().to_vec());
-            continue;
-        }
-        let range = place(reader, at, &line)?;
-        match selection.runs.last_mut() {
-            Some(last) if last.name.is_none() && last.range.end == range.start => last.range.end = range.end,
-            _ => selection.runs.push(Run { range, name: None }),
-        }
-    }
-    if absent.len() < paths.0.len() {
-        selection.absent = absent;
-        return Ok(selection);
-    }
-    Err(RestoreStreamError::NothingAt(paths.0.iter().map(Name::display).collect()))
-}
-
-/// Returns the byte range of a member.
-fn place(reader: &StreamReader, at: u64, line: &CatalogLine) -> Result<Range<u64>, ReadError> {
-    let end = at.checked_add(line.len).filter(|end| *end <= reader.body().length);
-    let end =
-        end.ok_or_else(|| ReadError::Malformed { what: "catalog names bytes past the stream".into() })?;
-    Ok(at..end)
 }

@@ -7,6 +7,7 @@ pub mod job;
 mod preview;
 mod resources;
 pub mod run;
+mod selection;
 pub mod streams;
 
 pub use databases::{DatabasePreview, DatabasesPreview};

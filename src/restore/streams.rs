@@ -32,7 +32,7 @@ pub async fn member(reader: &StreamReader, path: &Name) -> Result<Option<(u64, C
         if line.path == *path {
             return Ok(Some((at, line)));
         }
-        if stream.format == "tar" && order::compare(line.path.bytes(), path.bytes()).is_gt() {
+        if is_ordered(stream) && order::compare(line.path.bytes(), path.bytes()).is_gt() {
             break;
         }
     }
@@ -42,12 +42,17 @@ pub async fn member(reader: &StreamReader, path: &Name) -> Result<Option<(u64, C
 /// Returns the number of the catalog chunk that holds `path`, if any does: the last that begins at or
 /// before it. Only folders have a known order; the objects of a kind are in the server's.
 pub fn catalog_start(stream: &Stream, path: &[u8]) -> usize {
-    if path.is_empty() || stream.format != "tar" {
+    if path.is_empty() || !is_ordered(stream) {
         return 0;
     }
     let before =
         |part: &Part| part.first.as_ref().is_none_or(|first| order::compare(first.bytes(), path).is_le());
     stream.catalog.partition_point(before).saturating_sub(1)
+}
+
+/// True if the members of a stream are in the order of their paths.
+pub(super) fn is_ordered(stream: &Stream) -> bool {
+    stream.format == "tar"
 }
 
 /// Writes a stream's bytes to `out`.

@@ -254,3 +254,38 @@ async fn compression_level_of_a_run_decides_about_new_chunks_only() {
     }
     assert!(stored[1] < stored[0], "{stored:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn restore_of_one_file_reads_few_chunks_of_the_catalog() {
+    let scratch = tempfile::tempdir().expect("a folder");
+    let source = scratch.path().join("source");
+    // Long paths, so that a few thousand files fill many chunks.
+    let long = "n".repeat(240);
+    let folder = |at: u32| format!("d{at}/{long}/{long}/{long}");
+    for at in 0..10 {
+        std::fs::create_dir_all(source.join(folder(at))).expect("a folder");
+        for file in 0..500 {
+            std::fs::write(source.join(folder(at)).join(format!("f{file:03}")), format!("{at} {file}"))
+                .expect("a file");
+        }
+    }
+    let mut repo = TestRepo::new().await;
+    repo.backup(&source).await;
+    let chunks = repo.open("latest").await.body().items[0].streams[0].catalog.len();
+    assert!(chunks > 8, "{chunks} chunks are too few to tell");
+    let record = Arc::new(RecordingStore::new(repo.memory.clone()));
+    repo.store = record.clone();
+    let (file, target) = (format!("{}/f250", folder(5)), scratch.path().join("file"));
+    repo.restore("latest", Some(&[&file]), &target).await;
+    let (reads, _) = record.count(Operation::GetRange);
+    // With the headers of two packs, and the chunks of data.
+    assert!(reads < chunks as u64, "{reads} ranges were read for one of {chunks} chunks");
+    assert_eq!(std::fs::read(target.join(&file)).expect("a file"), b"5 250");
+    let target = scratch.path().join("folders");
+    repo.restore("latest", Some(&["d8", &file, "d2"]), &target).await;
+    for name in ["d2", "d8"] {
+        same(&source.join(name), &target.join(name));
+    }
+    assert_eq!(std::fs::read_dir(&target).expect("a folder").count(), 3);
+    assert_eq!(std::fs::read(target.join(&file)).expect("a file"), b"5 250");
+}

@@ -97,6 +97,7 @@ pub const LAYERS: &[(&str, &[&str])] = &[
 const CONFINED: &[(&str, &[&str])] = &[
     ("zstd", &["pipeline/"]),
     ("age", &["pipeline/", "format/", "keys/"]),
+    ("aws_lc_rs", &["format/payload.rs"]),
     ("aws_sdk_s3", &["store/s3/"]),
     ("aws_config", &["store/s3/"]),
     ("kube", &["kubernetes/"]),

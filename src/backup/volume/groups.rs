@@ -19,8 +19,11 @@ pub(super) async fn send_groups(
     workers: Workers,
 ) {
     if let Workers::Threads { .. } = workers {
-        let walk = move || walk(&context, segment, |group| groups.blocking_send(group).is_ok());
-        return workers.run(walk).await;
+        // The next group is gathered once this one is taken: a group takes some 7 MiB.
+        let send = move |group| {
+            groups.blocking_send(group).is_ok() && futures::executor::block_on(groups.reserve()).is_ok()
+        };
+        return workers.run(move || walk(&context, segment, send)).await;
     }
     // One thread: the walk ends before its groups are taken. For small trees in tests.
     let (sender, mut receiver) = mpsc::unbounded_channel();

@@ -137,7 +137,7 @@ impl PieceBuilder {
         started: Timestamp,
     ) -> Result<(), PipelineError> {
         let sent = to_i64(member.encoded_len()) - to_i64(chunk.len() as u64);
-        let digest = self.context.settled_digest(member, content, started);
+        let digest = self.context.settled_digest(member, content, started, None);
         let record = catalog_member(member, -sent, digest);
         self.context.meter.add_done(1);
         self.stream.push(Piece::of_bytes(chunk, vec![record])).await
@@ -171,6 +171,9 @@ fn to_i64(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
+/// The bytes of a large file that are read at once.
+const STEP: usize = 512 << 10;
+
 /// Fills `buffer` and removes the next chunk from it; the buffer is empty after the last.
 fn next_chunk(
     reader: &mut MemberReader,
@@ -182,27 +185,34 @@ fn next_chunk(
     if buffer.capacity() == 0 {
         *buffer = buffers.take(capacity(cuts));
     }
-    let have = buffer.len();
-    // One byte more than a chunk can have, so that an empty rest means the end.
-    buffer.resize(cuts.max() + 1, 0);
-    let got = reader.next_block(&mut buffer[have..])?;
-    buffer.truncate(have + got);
-    let length = cuts.chunk_length(gear, buffer);
+    // Read in steps, so that little of the next chunk is read with this one, and copied.
+    let mut known = 0;
+    let length = loop {
+        // One byte more than a chunk can have, so that an empty rest means the end.
+        let missing = (cuts.max() + 1).saturating_sub(buffer.len()).min(STEP);
+        let have = buffer.len();
+        buffer.resize(have + missing, 0);
+        let got = reader.next_block(&mut buffer[have..])?;
+        buffer.truncate(have + got);
+        let length = cuts.chunk_length_after(gear, buffer, known);
+        if length < buffer.len() || got < missing {
+            break length;
+        }
+        known = buffer.len();
+    };
     if length == buffer.len() {
         return Ok(std::mem::take(buffer));
     }
-    // Copied is the shorter of both: the chunk, or the rest.
-    let rest = buffer.len() - length;
-    if rest < length {
-        let mut after = buffers.take(capacity(cuts));
-        after.extend_from_slice(&buffer[length..]);
-        buffer.truncate(length);
-        return Ok(std::mem::replace(buffer, after));
+    if length < buffer.capacity() / 2 {
+        let mut chunk = buffers.take(length + BLOCK);
+        chunk.extend_from_slice(&buffer[..length]);
+        buffer.drain(..length);
+        return Ok(chunk);
     }
-    let mut chunk = buffers.take(length + BLOCK);
-    chunk.extend_from_slice(&buffer[..length]);
-    buffer.drain(..length);
-    Ok(chunk)
+    let mut after = buffers.take(capacity(cuts));
+    after.extend_from_slice(&buffer[length..]);
+    buffer.truncate(length);
+    Ok(std::mem::replace(buffer, after))
 }
 
 /// The bytes of a buffer that holds the longest chunk, one byte of the next, and the padding of a member.

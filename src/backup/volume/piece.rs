@@ -39,7 +39,12 @@ pub struct VolumeContext {
 #[derive(Debug)]
 pub enum PlannedMember {
     /// A member to read.
-    Read(Box<VolumeMember>),
+    Read {
+        /// The member as the walk saw it.
+        member: Box<VolumeMember>,
+        /// Its digest in the scan cache.
+        digest: [u8; 16],
+    },
     /// An unchanged member, whose bytes are in these slices.
     Unchanged {
         /// The member as the walk saw it.
@@ -63,16 +68,18 @@ impl VolumeContext {
     }
 
     /// Returns the digest of a member read since `started` if the next run may trust it, else [`NO_DIGEST`].
+    /// `known` is its digest, if that was computed before.
     #[must_use]
     pub fn settled_digest(
         &self,
         member: &VolumeMember,
         content: ReadConsistency,
         started: Timestamp,
+        known: Option<[u8; 16]>,
     ) -> [u8; 16] {
         let shows_changes = content == ReadConsistency::Stable && member.has_stated_length();
         if shows_changes && self.volume.is_settled(&member.stat, started) {
-            self.digest(member)
+            known.unwrap_or_else(|| self.digest(member))
         } else {
             NO_DIGEST
         }
@@ -102,9 +109,15 @@ impl VolumeContext {
                     output.runs.push(PieceRun::Known(slices));
                     self.meter.add_done(1);
                 }
-                PlannedMember::Unchanged { member, .. } | PlannedMember::Read(member) => {
-                    let Some((member, content)) = self.append(*member, &mut output.data) else { continue };
-                    let digest = self.settled_digest(&member, content, started);
+                PlannedMember::Unchanged { member, digest, .. } | PlannedMember::Read { member, digest } => {
+                    let seen = member.stat;
+                    // If the link target was not stored, the content is stored under this path.
+                    let unstored = self.has_unstored_link_target(&member);
+                    let appended = self.append(*member, unstored, &mut output.data);
+                    let Some((member, content)) = appended else { continue };
+                    // With the attributes that the walk saw, the header is the one that it encoded.
+                    let known = (!unstored && member.stat == seen).then_some(digest);
+                    let digest = self.settled_digest(&member, content, started, known);
                     self.store(&mut output, &member, length, digest);
                     length += add_fresh(&mut output, before);
                     self.meter.add_done(1);
@@ -126,13 +139,17 @@ impl VolumeContext {
         matches!(&member.kind, EntryKind::HardLink { link_target } if self.findings.is_unstored_link_target(link_target))
     }
 
-    /// Appends a member and returns it; `None` if it could not be stored, which is recorded.
-    fn append(&self, member: VolumeMember, fresh: &mut Vec<u8>) -> Option<(VolumeMember, ReadConsistency)> {
+    /// Appends a member and returns it; `None` if it could not be stored, which is recorded. A link whose target
+    /// is `unstored` becomes a file.
+    fn append(
+        &self,
+        member: VolumeMember,
+        unstored: bool,
+        fresh: &mut Vec<u8>,
+    ) -> Option<(VolumeMember, ReadConsistency)> {
         let path = member.path.clone();
         let has_links = member.stat.has_links();
         let room = (MAX_CHUNK - fresh.len()) as u64;
-        // If the link target was not stored, the content is stored under this path.
-        let unstored = self.has_unstored_link_target(&member);
         let member = if unstored { self.volume.inspect_again(&path) } else { Ok(member) };
         let gap = match member.and_then(|member| self.volume.append(member, room, fresh)) {
             Ok(AppendResult::Stored(member, content)) => {

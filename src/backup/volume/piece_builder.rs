@@ -75,7 +75,7 @@ impl PieceBuilder {
                 None if boundaries.is_large(length) => self.add_large_file(member, &mut open).await?,
                 None => {
                     open.fresh += length;
-                    open.planned.push(PlannedMember::Read(Box::new(member)));
+                    open.planned.push(PlannedMember::Read { member: Box::new(member), digest });
                 }
             }
         }

@@ -2,18 +2,24 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
+use tokio_util::task::AbortOnDropHandle;
+
 use super::PreparedPiece;
 use crate::format::cache::{CachedGroup, CachedMember, GroupRef};
 use crate::format::list::{MAX_PART, MAX_SLICE_TEXT, Part, Slice, StreamHasher, write_part};
 use crate::format::{catalog, derive::ChunkKind, ids::ObjectHash, pack::PackClass, pack_refs::PackName};
 use crate::pipeline::piece::{OpenSlice, StreamMember};
-use crate::pipeline::{PipelineError, Result, chunk_ref::ChunkRef, domain::DomainWriter};
+use crate::pipeline::{PipelineError, Result, chunk_ref::ChunkRef, domain::DomainWriter, joined};
 use crate::runtime::kill_point;
 
 /// The number of slices that may wait for their packs to be sealed. Beyond it, packs are closed early.
 const MAX_WAITING: usize = 1 << 16;
 /// The most slices of a group that has a scan cache: one file of some 200 GiB.
 const MAX_GROUP_SLICES: usize = 1 << 17;
+/// The most groups of the scan cache that are being stored at once. No data waits for them.
+const MAX_UPLOADS: usize = 4;
 /// The text length at which a part is closed: one more slice might exceed [`MAX_PART`].
 const PART_TEXT: usize = MAX_PART - 4096;
 
@@ -34,6 +40,8 @@ pub struct PendingStream {
     pub(super) caching: bool,
     group: OpenGroup,
     groups: Vec<Option<GroupRef>>,
+    /// The groups that are being stored.
+    uploads: FuturesUnordered<AbortOnDropHandle<Result<()>>>,
     pub(super) earlier: HashMap<ObjectHash, ObjectHash>,
     /// The packs of its chunks.
     packs: HashSet<PackName>,
@@ -221,22 +229,44 @@ impl PendingStream {
         Ok(())
     }
 
-    async fn store_group(&self, group: CachedGroup, domain: &DomainWriter) -> Result<ObjectHash> {
+    /// Returns the object of a group. A new one is stored in the background.
+    async fn store_group(&mut self, group: CachedGroup, domain: &DomainWriter) -> Result<ObjectHash> {
         let bytes = group.to_bytes();
         let plain = ObjectHash(*blake3::hash(&bytes).as_bytes());
         if let Some(object) = self.earlier.get(&plain) {
             return Ok(*object);
         }
         let sealed = CachedGroup::seal(&bytes, &domain.target().path, domain.id(), domain.key())?;
-        domain.context().put(&sealed).await?;
-        domain.context().reporter().stored(sealed.bytes().len() as u64, false);
-        kill_point("backup.cache.group.stored");
-        Ok(sealed.hash())
+        let hash = sealed.hash();
+        // A failure ends the run soon.
+        while let Some(Some(stored)) = self.uploads.next().now_or_never() {
+            joined(stored, PipelineError::Ended)?;
+        }
+        while self.uploads.len() >= MAX_UPLOADS {
+            self.wait_for_upload().await?;
+        }
+        let context = domain.context().clone();
+        let upload = async move {
+            context.put(&sealed).await?;
+            context.reporter().stored(sealed.bytes().len() as u64, false);
+            kill_point("backup.cache.group.stored");
+            Ok(())
+        };
+        self.uploads.push(AbortOnDropHandle::new(tokio::spawn(upload)));
+        Ok(hash)
     }
 
-    /// Writes the parts that waited for data packs to be sealed.
+    /// Waits until one more group is stored. Returns false if all are.
+    async fn wait_for_upload(&mut self) -> Result<bool> {
+        let Some(stored) = self.uploads.next().await else { return Ok(false) };
+        joined(stored, PipelineError::Ended)?;
+        Ok(true)
+    }
+
+    /// Writes the parts that waited for data packs to be sealed, and waits until the scan cache is stored.
     pub(super) async fn write_last_parts(mut self, domain: &DomainWriter) -> Result<Self> {
         self.write_parts(domain).await?;
+        while self.wait_for_upload().await? {}
         if self.waiting.is_empty() {
             Ok(self)
         } else {

@@ -15,6 +15,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use rustix::buffer::spare_capacity;
 use rustix::fs::{Advice, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -224,6 +225,37 @@ impl MemberReader {
         Ok(filled)
     }
 
+    /// Appends at most `most` bytes of content to `out`, for which it has room, and returns their number; 0 is the
+    /// end. As [`Self::next_block`], but the memory is not cleared first.
+    pub fn fill(&mut self, out: &mut Vec<u8>, most: usize) -> Result<usize, GapKind> {
+        let start = out.len();
+        let (Some(fd), [extent]) = (&self.fd, self.extents.as_slice()) else {
+            out.resize(start + most, 0);
+            let got = self.next_block(&mut out[start..])?;
+            out.truncate(start + got);
+            return Ok(got);
+        };
+        let want = usize::try_from(extent.len - self.within).unwrap_or(usize::MAX).min(most);
+        let from = extent.offset + self.within;
+        out.reserve(want);
+        while out.len() - start < want {
+            let at = from + (out.len() - start) as u64;
+            match rustix::io::pread(fd, spare_capacity(out), at) {
+                Ok(0) => break,
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(GapKind::Read(error)),
+            }
+        }
+        let got = out.len() - start;
+        if got < want {
+            self.short_at.get_or_insert(from + got as u64);
+        }
+        // Zeros for those that are missing, and none past the end.
+        out.resize(start + want, 0);
+        self.within += want as u64;
+        Ok(want)
+    }
+
     /// Compares the file with its attributes when the read began, and its end with the declared length.
     pub fn finish(self) -> Result<(VolumeMember, ReadConsistency), GapKind> {
         let Some(fd) = &self.fd else { return Ok((self.member, ReadConsistency::Stable)) };
@@ -249,9 +281,7 @@ fn read_whole(reading: &mut MemberReader, out: &mut Vec<u8>) -> Result<(), GapKi
     out.reserve(member.header.len() + member.map.len() + content + tar::BLOCK);
     out.extend_from_slice(&member.header);
     out.extend_from_slice(&member.map);
-    let from = out.len();
-    out.resize(from + content, 0);
-    reading.next_block(&mut out[from..])?;
+    reading.fill(out, content)?;
     out.resize(out.len() + tar::padding(content as u64), 0);
     Ok(())
 }

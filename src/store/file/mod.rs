@@ -6,6 +6,7 @@
 //! store are never followed: a person who can write into the folder cannot point kbak outside it. Only
 //! the store's own folder may be reached through a link.
 
+mod direct;
 mod root;
 mod walk;
 

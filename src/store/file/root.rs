@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 
+use super::direct;
 use crate::format::{ids::to_hex, layout::ObjectKey};
 use crate::runtime::{BufferPool, kill_point, lock};
 use crate::store::PutOutcome;
@@ -53,8 +54,10 @@ pub(super) struct Root {
     root: OwnedFd,
     /// The folders whose entries, on all levels up to the root, this process has synced.
     durable: Mutex<HashSet<String>>,
-    /// The buffers of objects that are read.
+    /// The buffers of objects that are read, and of direct writes.
     buffers: BufferPool,
+    /// True if the file system takes large objects past the page cache.
+    is_direct: bool,
 }
 
 impl Root {
@@ -64,11 +67,9 @@ impl Root {
             made.map_err(|error| errno(&error))?;
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self {
-            root: fs::open(path, flags, Mode::empty())?,
-            durable: Mutex::default(),
-            buffers: BufferPool::new(KEPT_BUFFERS),
-        })
+        let root = fs::open(path, flags, Mode::empty())?;
+        let is_direct = direct::is_supported(&root);
+        Ok(Self { root, durable: Mutex::default(), buffers: BufferPool::new(KEPT_BUFFERS), is_direct })
     }
 
     /// Opens the root, or the folder beneath it at `path`, which has no slash at its ends.
@@ -129,12 +130,62 @@ impl Root {
         let mut tries = 1;
         loop {
             let folder = self.folder_for_writing(path);
-            match folder.and_then(|folder| put_into(&folder, name, bytes, temporary, stamp)) {
+            match folder.and_then(|folder| self.put_into(&folder, name, bytes, temporary, stamp)) {
                 // A concurrent delete of the last object in the folder has removed the folder too.
                 Err(Errno::NOENT) if tries < MAX_TRIES => tries += 1,
                 put => return put,
             }
         }
+    }
+
+    /// Puts an object into its folder.
+    fn put_into(
+        &self,
+        folder: &OwnedFd,
+        name: &str,
+        bytes: &[u8],
+        temporary: &str,
+        stamp: Option<Timestamp>,
+    ) -> Result<PutOutcome, Errno> {
+        if fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+            // The process that put it may not have synced the folder yet, and this put acknowledges it.
+            fs::fsync(folder)?;
+            return Ok(PutOutcome::Existed);
+        }
+        let written = self.write(folder, temporary, bytes, stamp);
+        kill_point("store.file.written");
+        let placed = written.and_then(|()| rename_into_place(folder, temporary, name));
+        kill_point("store.file.placed");
+        if placed != Ok(PutOutcome::Created) {
+            // The first error is returned; a file left behind is removed by a later sweep.
+            let _ = fs::unlinkat(folder, temporary, AtFlags::empty());
+        }
+        let put = placed?;
+        fs::fsync(folder)?;
+        Ok(put)
+    }
+
+    /// Writes a new file. On return its content survives a power cut.
+    fn write(
+        &self,
+        folder: impl AsFd,
+        name: &str,
+        bytes: &[u8],
+        stamp: Option<Timestamp>,
+    ) -> Result<(), Errno> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file = File::from(fs::openat(folder, name, flags, Mode::RUSR | Mode::WUSR)?);
+        let written = if self.is_direct { direct::write(&file, bytes, &self.buffers)? } else { 0 };
+        file.seek(SeekFrom::Start(written as u64)).map_err(|error| errno(&error))?;
+        file.write_all(&bytes[written..]).map_err(|error| errno(&error))?;
+        if let Some(at) = stamp {
+            let nanos = i64::from(at.subsec_nanosecond());
+            let (tv_sec, tv_nsec) =
+                if nanos < 0 { (at.as_second() - 1, nanos + 1_000_000_000) } else { (at.as_second(), nanos) };
+            let time = Timespec { tv_sec, tv_nsec };
+            fs::futimens(&file, &Timestamps { last_access: time, last_modification: time })?;
+        }
+        file.sync_all().map_err(|error| errno(&error))
     }
 
     /// Opens the file of an object. Returns `None` if it is not a regular file. The type is checked
@@ -162,7 +213,12 @@ impl Root {
         if size > limit {
             return Ok(ReadResult::TooLarge { limit });
         }
-        read(&file, 0..size, &self.buffers)
+        let direct = if self.is_direct { direct::read(&file, size, &self.buffers)? } else { None };
+        match direct.map(|bytes| (bytes.len() as u64, bytes)) {
+            Some((got, bytes)) if got == size => Ok(ReadResult::Bytes(bytes)),
+            Some((got, _)) => Ok(ReadResult::Short { wanted: size, got }),
+            None => read(&file, 0..size, &self.buffers),
+        }
     }
 
     pub(super) fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<ReadResult, Errno> {
@@ -216,46 +272,6 @@ impl Root {
 /// Splits a key into its folder and its name.
 fn split(key: &ObjectKey) -> (&str, &str) {
     key.as_str().rsplit_once('/').unwrap_or(("", key.as_str()))
-}
-
-/// Puts an object into its folder.
-fn put_into(
-    folder: &OwnedFd,
-    name: &str,
-    bytes: &[u8],
-    temporary: &str,
-    stamp: Option<Timestamp>,
-) -> Result<PutOutcome, Errno> {
-    if fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
-        // The process that put it may not have synced the folder yet, and this put acknowledges it.
-        fs::fsync(folder)?;
-        return Ok(PutOutcome::Existed);
-    }
-    let written = write(folder, temporary, bytes, stamp);
-    kill_point("store.file.written");
-    let placed = written.and_then(|()| rename_into_place(folder, temporary, name));
-    kill_point("store.file.placed");
-    if placed != Ok(PutOutcome::Created) {
-        // The first error is returned; a file left behind is removed by a later sweep.
-        let _ = fs::unlinkat(folder, temporary, AtFlags::empty());
-    }
-    let put = placed?;
-    fs::fsync(folder)?;
-    Ok(put)
-}
-
-fn write(folder: impl AsFd, name: &str, bytes: &[u8], stamp: Option<Timestamp>) -> Result<(), Errno> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut file = File::from(fs::openat(folder, name, flags, Mode::RUSR | Mode::WUSR)?);
-    file.write_all(bytes).map_err(|error| errno(&error))?;
-    if let Some(at) = stamp {
-        let nanos = i64::from(at.subsec_nanosecond());
-        let (tv_sec, tv_nsec) =
-            if nanos < 0 { (at.as_second() - 1, nanos + 1_000_000_000) } else { (at.as_second(), nanos) };
-        let time = Timespec { tv_sec, tv_nsec };
-        fs::futimens(&file, &Timestamps { last_access: time, last_modification: time })?;
-    }
-    file.sync_all().map_err(|error| errno(&error))
 }
 
 /// Renames the temporary file to its name, if that is free.

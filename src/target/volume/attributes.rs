@@ -48,8 +48,11 @@ pub(crate) fn apply(
     options: AttributeOptions,
 ) -> Result<Vec<LostAttribute>> {
     let mut lost = Vec::new();
-    subject.set_owner(entry)?;
-    let actual = subject.stat()?;
+    let mut actual = subject.stat()?;
+    if (actual.uid, actual.gid) != (entry.uid, entry.gid) {
+        subject.set_owner(entry)?;
+        actual = subject.stat()?;
+    }
     let mut mode = entry.mode;
     for (bit, differs, loss, special) in [
         (SETUID, actual.uid != entry.uid, LostAttribute::Owner, LostAttribute::Setuid),

@@ -13,14 +13,20 @@ use crate::runtime::lock;
 /// Bytes that a job counts besides its data.
 const OVERHEAD: usize = 4096;
 /// The most jobs that are sent at once: waking a thread takes as long as writing a small file.
-const BATCH: usize = 32;
+pub(super) const BATCH: usize = 32;
 /// Bytes of jobs from which on they are sent.
-const BATCH_BYTES: usize = 256 << 10;
+const BATCH_BYTES: usize = 512 << 10;
 
 #[derive(Debug)]
 pub(crate) enum WriteJob {
     /// A whole small file.
-    Whole { directory: Arc<Directory>, entry: Box<TarEntry>, data: Vec<u8> },
+    Whole {
+        directory: Arc<Directory>,
+        entry: Box<TarEntry>,
+        data: Bytes,
+        /// The memory that stays in use for `data`, in bytes.
+        held: usize,
+    },
     /// A symbolic link, pipe or device.
     Special { directory: Arc<Directory>, entry: Box<TarEntry> },
     /// A part of a large file.
@@ -38,8 +44,7 @@ pub(crate) enum WriteJob {
 impl WriteJob {
     fn cost(&self) -> usize {
         let data = match self {
-            Self::Whole { data, .. } => data.capacity(),
-            Self::Part { held, .. } => *held,
+            Self::Whole { held, .. } | Self::Part { held, .. } => *held,
             Self::Special { .. } | Self::Complete { .. } => 0,
         };
         data + OVERHEAD
@@ -47,7 +52,7 @@ impl WriteJob {
 
     fn run(self, state: &Arc<TargetState>) {
         match self {
-            Self::Whole { directory, entry, data } => state.write_whole(&directory, *entry, &data),
+            Self::Whole { directory, entry, data, .. } => state.write_whole(&directory, *entry, &data),
             Self::Special { directory, entry } => state.make_special(&directory, &entry),
             Self::Part { file, at, data, .. } => file.write(at, &data),
             Self::Complete { file } => file.complete_part(),

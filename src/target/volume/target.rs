@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::deferred::{DeferredEntries, EXISTED, INHERITED_ACL, finish_directories, make_links};
 use super::directory::{Directory, DirectoryOrigin, is_empty};
 use super::options::{ExistingFiles, TargetOptions};
-use super::pool::{WorkerPool, WriteJob};
+use super::pool::{BATCH, WorkerPool, WriteJob};
 use super::report::{EntryResult, FailureReason, VolumeReport};
 use super::state::TargetState;
 use super::{delete_extra::StreamPaths, destination::Destination, error::TargetError, file::OpenFile};
@@ -23,6 +23,9 @@ const SMALL: u64 = 256 << 10;
 const PART: usize = 1 << 20;
 /// Size in bytes from which on a part of a larger file is not copied.
 const SHARED: usize = 128 << 10;
+/// A small file that is not copied counts one n-th of the piece that it came in, with this n: half of the piece for
+/// each batch of files.
+const SHARING: usize = 2 * BATCH;
 /// Size in bytes from which on a file is compared with the free space before it is written.
 const CHECK_SPACE_FROM: u64 = 1 << 20;
 /// Most directories on the way to the current one that are held open.
@@ -37,9 +40,52 @@ enum CurrentMember {
     Small {
         directory: Arc<Directory>,
         entry: Box<TarEntry>,
-        data: Vec<u8>,
+        content: SmallContent,
     },
     Large(Arc<OpenFile>),
+}
+
+/// The content of a small file so far.
+#[derive(Debug)]
+enum SmallContent {
+    /// Nothing yet of this many bytes.
+    Missing(usize),
+    /// All of it, in the memory of the piece that it came in.
+    Shared(Bytes, usize),
+    /// Parts of several pieces, one after the other.
+    Copied(Vec<u8>),
+}
+
+impl SmallContent {
+    fn add(&mut self, bytes: &[u8], source: &Bytes) {
+        match self {
+            Self::Missing(length) if *length == bytes.len() && !source.is_empty() => {
+                // Files of one piece are neighbours in the queue, so that a part of its memory counts for each.
+                let held = bytes.len() + source.len() / SHARING;
+                *self = Self::Shared(source.slice_ref(bytes), held);
+            }
+            Self::Missing(length) => {
+                let mut copy = Vec::with_capacity(*length);
+                copy.extend_from_slice(bytes);
+                *self = Self::Copied(copy);
+            }
+            Self::Copied(copy) => copy.extend_from_slice(bytes),
+            // The parser gives no more bytes than the entry has.
+            Self::Shared(..) => {}
+        }
+    }
+
+    /// Returns the content, and how much memory it counts.
+    fn finish(self) -> (Bytes, usize) {
+        match self {
+            Self::Missing(_) => (Bytes::new(), 0),
+            Self::Shared(bytes, held) => (bytes, held),
+            Self::Copied(copy) => {
+                let held = copy.capacity();
+                (copy.into(), held)
+            }
+        }
+    }
 }
 
 /// A folder that a stream is restored into. If it is dropped before [`VolumeTarget::finish`], complete
@@ -157,8 +203,8 @@ impl VolumeTarget {
         };
         self.check_space(&entry.path, content)?;
         if content <= SMALL {
-            let data = Vec::with_capacity(usize::try_from(content).unwrap_or(0));
-            self.current = CurrentMember::Small { directory, entry, data };
+            let content = SmallContent::Missing(usize::try_from(content).unwrap_or(0));
+            self.current = CurrentMember::Small { directory, entry, content };
             return Ok(());
         }
         let path = entry.path.clone();
@@ -174,7 +220,7 @@ impl VolumeTarget {
         match &mut self.current {
             CurrentMember::None => return Err(TargetError::EventOrder),
             CurrentMember::Ignored => {}
-            CurrentMember::Small { data, .. } => data.extend_from_slice(bytes),
+            CurrentMember::Small { content, .. } => content.add(bytes, source),
             CurrentMember::Large(file) => {
                 for (number, part) in bytes.chunks(PART).enumerate() {
                     file.expect();
@@ -191,8 +237,9 @@ impl VolumeTarget {
         match std::mem::replace(&mut self.current, CurrentMember::None) {
             CurrentMember::None => return Err(TargetError::EventOrder),
             CurrentMember::Ignored => {}
-            CurrentMember::Small { directory, entry, data } => {
-                self.pool.run(WriteJob::Whole { directory, entry, data });
+            CurrentMember::Small { directory, entry, content } => {
+                let (data, held) = content.finish();
+                self.pool.run(WriteJob::Whole { directory, entry, data, held });
             }
             CurrentMember::Large(file) => self.pool.run(WriteJob::Complete { file }),
         }
