@@ -34,7 +34,7 @@ impl Paths {
     }
 
     /// True if `path` leads to a selected one: its parent folders are restored too.
-    fn leads(&self, path: &[u8]) -> bool {
+    pub(super) fn leads(&self, path: &[u8]) -> bool {
         self.0.iter().any(|wanted| order::is_below(wanted.bytes(), path))
     }
 }

@@ -57,6 +57,15 @@ fn dry_run_names_roles_and_settings_that_the_user_cannot_make() {
     reset(&target);
     check(&repo, &target, "kbak", &[], 0);
     check(&repo, &target, "kbak", &["--replace-databases"], 0);
+    target.sql("postgres", "ALTER DATABASE shop ALLOW_CONNECTIONS false");
+    let said = check(&repo, &target, "kbak", &["--replace-databases"], 3);
+    assert!(said.contains("it accepts no connections"), "{said}");
+    target.sql("postgres", "ALTER DATABASE shop ALLOW_CONNECTIONS true");
+    let nowhere = "CONNECTION 'host=/nowhere' PUBLICATION p WITH (connect = false, slot_name = NONE)";
+    target.sql("shop", &format!("CREATE SUBSCRIPTION s {nowhere}"));
+    let said = check(&repo, &target, "kbak", &["--replace-databases"], 3);
+    assert!(said.contains("a subscription in it receives data"), "{said}");
+    target.sql("shop", "DROP SUBSCRIPTION s");
     target.sql("postgres", "ALTER ROLE auditor NOBYPASSRLS; ALTER ROLE ALL SET statement_timeout = '78s'");
     let said = check(&repo, &target, "kbak", &["--replace-databases"], 3);
     assert!(

@@ -167,6 +167,7 @@ async fn prepare(server: &Postgres, request: &DatabaseRestore) -> Result<(), Dat
         return Ok(());
     }
     if exists {
+        check_droppable(server, request).await?;
         if found.contains(&true) {
             // A template cannot be dropped.
             let statement = format!("ALTER DATABASE {name} IS_TEMPLATE false");
@@ -183,6 +184,34 @@ async fn prepare(server: &Postgres, request: &DatabaseRestore) -> Result<(), Dat
     script::run(server, maintenance, &format!("create {}", request.database), &statement).await?;
     kill_point("restore.database.created");
     Ok(())
+}
+
+/// Refuses to replace a database that its administrator closed, or that a subscription uses: the server would
+/// drop the first one, and calls the second one used by other sessions.
+async fn check_droppable(server: &Postgres, request: &DatabaseRestore) -> Result<(), DatabaseError> {
+    #[derive(serde::Deserialize)]
+    struct Obstacles {
+        closed: bool,
+        subscribed: bool,
+    }
+    let question = format!(
+        "SELECT json_build_object('closed', NOT d.datallowconn, 'subscribed', \
+         EXISTS (SELECT FROM pg_catalog.pg_subscription s WHERE s.subdbid = d.oid)) \
+         FROM pg_catalog.pg_database d WHERE d.datname = {}",
+        quote_literal(&request.database)
+    );
+    let Obstacles { closed, subscribed } =
+        server.query(maintenance_database(server, request), &question).await?;
+    let reason = match (closed, subscribed) {
+        (true, _) => "it accepts no connections (ALLOW_CONNECTIONS false)",
+        (_, true) => "a subscription in it receives data (DROP SUBSCRIPTION)",
+        _ => return Ok(()),
+    };
+    Err(DatabaseError::Refused {
+        name: server.config.name.clone(),
+        operation: format!("drop {}", request.database),
+        reason: reason.to_owned(),
+    })
 }
 
 /// Returns the encoding and collation of the backup's database, as `CREATE DATABASE` takes them.

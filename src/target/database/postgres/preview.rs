@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::maintenance_database;
+use super::{check_droppable, maintenance_database};
 use crate::source::database::DatabaseError;
 use crate::source::database::postgres::Postgres;
 use crate::source::database::postgres::tokens::quote_literal;
@@ -41,6 +41,9 @@ pub(super) async fn database(
     if !rights.exists {
         may_create()?;
         return Ok(TargetState::Absent);
+    }
+    if request.target == TargetDatabase::Replace && rights.owns {
+        check_droppable(server, request).await?;
     }
     let objects = server.count_objects(&request.database).await?;
     if request.target == TargetDatabase::Replace {
