@@ -28,8 +28,8 @@ const ABANDONED_SECONDS: i64 = 24 * 3600;
 /// The most times that a put creates its folder when other processes remove it.
 const MAX_TRIES: u32 = 8;
 
-/// The most bytes of buffers that are lent and kept for later reads: two packs of the default memory limit.
-const KEPT_BUFFERS: u64 = 20 << 20;
+/// The most bytes of buffers that are lent and kept for later reads and writes: one pack of the default memory limit.
+const KEPT_BUFFERS: u64 = 10 << 20;
 
 /// The most folders that are remembered as durable; beyond it, the memory is cleared.
 const MAX_DURABLE: usize = 4096;
