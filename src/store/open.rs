@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::deadline::{DeadlineStore, StoreDeadlines};
 use super::limit::{LimitStore, Rates};
-use super::options::{StoreLocation, StoreOptions, parse_url, without_user};
+use super::options::{StoreLocation, StoreOptions, without_user};
 use super::retry::{RetryPolicy, RetryStore};
 use super::{Store, StoreError, StoreErrorKind, file::FileStore, operation::Operation, s3::S3Store};
 use crate::report::event::Reporter;
@@ -16,7 +16,7 @@ pub async fn open(
     runtime: &Runtime,
     reporter: &Reporter,
 ) -> Result<Arc<dyn Store>, StoreError> {
-    let location = parse_url(&options.url).map_err(|text| {
+    let location = options.location().map_err(|text| {
         let url = without_user(&options.url);
         StoreError::new(Operation::Open, "", url, StoreErrorKind::Settings(text))
     })?;

@@ -32,6 +32,25 @@ pub struct StoreOptions {
 }
 
 impl StoreOptions {
+    /// Returns the place of the repository. Fails if the address is malformed, or if options for S3 are given for
+    /// a folder.
+    pub(super) fn location(&self) -> Result<StoreLocation, String> {
+        let location = parse_url(&self.url)?;
+        let only_s3 = [
+            ("an endpoint", self.endpoint.is_some()),
+            ("a region", self.region.is_some()),
+            ("a path style", self.path_style.is_some()),
+            ("a file of credentials", self.credentials_file.is_some()),
+            ("a file of CA certificates", self.ca_file.is_some()),
+        ];
+        match (&location, only_s3.iter().find(|(_, given)| *given)) {
+            (StoreLocation::Folder(_), Some((option, _))) => {
+                Err(format!("{option} is for s3:// repositories; this one is a folder"))
+            }
+            _ => Ok(location),
+        }
+    }
+
     /// Creates options for the store at `url`, with defaults for all else.
     #[must_use]
     pub fn new(url: impl Into<String>) -> Self {
@@ -88,6 +107,9 @@ pub fn parse_url(url: &str) -> Result<StoreLocation, String> {
     }
     if let Some(path) = url.strip_prefix("file://") {
         return match path.starts_with('/') {
+            true if path.trim_matches('/').is_empty() => {
+                Err("a repository needs a folder of its own: file:///srv/backups".into())
+            }
             true => Ok(StoreLocation::Folder(PathBuf::from(path))),
             false => Err("a file URL has three slashes and an absolute path: file:///srv/backups".into()),
         };
@@ -172,6 +194,8 @@ mod tests {
             "file://srv/x",
             "http://backups",
             "file:///srv/x\n",
+            "file:///",
+            "file:////",
             "s3://backups\n",
             "s3://backups/größe",
             "s3://id:key@backups",

@@ -241,6 +241,18 @@ fn init_and_backup_take_the_same_addresses() {
         let (code, _, err) = kbak(&args);
         assert_eq!(code, if is_taken { 0 } else { 2 }, "backup at {path}: {err}");
     }
+    let (url, keys) = (format!("file://{folder}/other"), cli.text("keys0"));
+    let init = ["init", "--repo", &url, "--recipient", &recipient, "--single-owner", "--folder", &keys];
+    let backup =
+        ["backup", "--repo", &url, "--writer-key", "writer.key", "--recipient", &recipient, "--path", &data];
+    for args in [&init[..], &backup] {
+        let (code, _, err) = kbak(&[args, &["--endpoint", "https://s3.example.eu"]].concat());
+        assert!(
+            code == 2 && err.contains("is for s3:// repositories; this one is a folder"),
+            "{args:?}: {err}"
+        );
+    }
+    assert!(!std::fs::exists(cli.at("x/other")).expect("a folder"));
 }
 
 #[test]

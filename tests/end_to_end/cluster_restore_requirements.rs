@@ -52,6 +52,41 @@ fn names<'a>(outcomes: &'a BTreeMap<String, Outcome>, wanted: &Outcome) -> Vec<&
     outcomes.iter().filter(|(_, outcome)| *outcome == wanted).map(|(name, _)| name.as_str()).collect()
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn selected_pods_bring_the_accounts_and_classes_without_which_they_are_refused() {
+    let plane = ControlPlane::start(&["--without-controllers"]);
+    let target = plane.cluster().await;
+    let spec = |account: &str| {
+        json!({"serviceAccountName": account, "automountServiceAccountToken": false, "priorityClassName": "batch",
+            "containers": [{"name": "c", "image": "i"}]})
+    };
+    let template = json!({"metadata": {"labels": {"app": "web"}}, "spec": spec("builder")});
+    let deployment = json!({"spec": {"selector": {"matchLabels": {"app": "web"}}, "template": template}});
+    let held = backup_of(&[
+        ("-core/v1/namespaces Namespace", &[("jobs", json!({}))]),
+        (
+            "-scheduling.k8s.io/v1/priorityclasses PriorityClass",
+            &[("batch", json!({"value": 7})), ("more", json!({"value": 8}))],
+        ),
+        (
+            "core/v1/serviceaccounts ServiceAccount",
+            &[("jobs/builder", json!({})), ("jobs/other", json!({})), ("jobs/runner", json!({}))],
+        ),
+        ("core/v1/pods Pod", &[("jobs/p", json!({"spec": spec("runner")}))]),
+        ("apps/v1/deployments Deployment", &[("jobs/web", deployment)]),
+    ]);
+
+    let pods = RestoreConfig { kinds: globs(&["pods"]), ..config() };
+    let (_, report, outcomes) = both(&target, &held, &pods).await;
+    assert!(report.is_whole(), "{report:#?}\n{outcomes:#?}");
+    let made = ["Namespace/jobs", "Pod/jobs/p", "PriorityClass/batch", "ServiceAccount/jobs/runner"];
+    assert_eq!(names(&outcomes, &Outcome::Created), made);
+
+    let deployments = RestoreConfig { kinds: globs(&["deployments.apps"]), ..config() };
+    let (_, _, outcomes) = both(&target, &held, &deployments).await;
+    assert_eq!(names(&outcomes, &Outcome::Created), ["Deployment/jobs/web", "ServiceAccount/jobs/builder"]);
+}
+
 fn figs(plural: &str, kind: &str) -> Value {
     let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
     json!({"spec": {"group": "demo.kbak.dev", "scope": "Namespaced", "names": {"plural": plural, "kind": kind},

@@ -7,9 +7,15 @@ use serde_json::Value;
 
 use super::{
     ClusterState, ObjectRef, Requirements, ResourceStreams, RestoreConfig, RestoreError, StoredObject,
-    get_object, open_lines, order, path_segment, requirements::is_namespaces, skip_reason, text,
+    get_object, open_lines, order, path_segment,
+    requirements::{ACCOUNTS, PRIORITIES, is_namespaces},
+    skip_reason, text,
 };
+use crate::kubernetes::pod_spec::{pod_spec, pod_spec_path};
 use crate::kubernetes::{Cluster, KindInfo};
+
+/// The most ServiceAccounts and PriorityClasses that are looked for in the target: each is one request.
+const MAX_POD_NEEDS: usize = 1000;
 
 /// Finds what the selected objects need. Reads the streams as far as the selection makes it necessary.
 pub(crate) async fn find_requirements(
@@ -32,6 +38,9 @@ pub(crate) async fn find_requirements(
     }
     for kind in kinds.iter().filter(|kind| config.selects_kind(&kind.resource())) {
         found.read_kind(cluster_state, streams, config, kind).await?;
+        if pod_spec_path(kind).is_some() {
+            found.read_pod_needs(streams, config, kind).await?;
+        }
     }
     if let Some(kind) = kinds.iter().find(|kind| kind.resource() == "persistentvolumes") {
         found.read_volumes(streams, config, kind).await?;
@@ -42,6 +51,7 @@ pub(crate) async fn find_requirements(
             found.namespaces.insert(namespace);
         }
     }
+    found.keep_missing_pod_needs(cluster, config).await?;
     Ok(found)
 }
 
@@ -76,6 +86,56 @@ impl Requirements {
                 if std::mem::take(&mut needs_definition) {
                     self.definitions.insert(kind.resource());
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the ServiceAccounts and PriorityClasses that the selected objects of a kind with pods name.
+    async fn read_pod_needs(
+        &mut self,
+        streams: &dyn ResourceStreams,
+        config: &RestoreConfig,
+        kind: &KindInfo,
+    ) -> Result<(), RestoreError> {
+        let mut lines = open_lines(streams, kind).await?;
+        while let Some((_, line)) = lines.try_next().await?
+            && self.accounts.len() + self.priorities.len() < MAX_POD_NEEDS
+        {
+            let Ok(StoredObject::Whole(object)) = StoredObject::parse(&line) else { continue };
+            let named = ObjectRef::stored(kind, &object);
+            let Some(spec) = pod_spec(kind, &object) else { continue };
+            if !is_selected(config, kind, &named, &object)
+                || skip_reason(config, self, kind, &named, &object).is_some()
+            {
+                continue;
+            }
+            let (account, priority) = (text(spec, "/serviceAccountName"), text(spec, "/priorityClassName"));
+            if !account.is_empty() && !config.excludes_kind(ACCOUNTS) {
+                self.accounts.insert((named.namespace, account.to_owned()));
+            }
+            if !priority.is_empty() && !config.excludes_kind(PRIORITIES) {
+                self.priorities.insert(priority.to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what pods need and the target has.
+    async fn keep_missing_pod_needs(
+        &mut self,
+        cluster: &Cluster,
+        config: &RestoreConfig,
+    ) -> Result<(), RestoreError> {
+        for (namespace, name) in std::mem::take(&mut self.accounts) {
+            let to = config.mapping.namespaces.get(&namespace).unwrap_or(&namespace);
+            if is_absent(cluster, &["/api/v1/namespaces/", to, "/serviceaccounts/", &name]).await? {
+                self.accounts.insert((namespace, name));
+            }
+        }
+        for name in std::mem::take(&mut self.priorities) {
+            if is_absent(cluster, &["/apis/scheduling.k8s.io/v1/priorityclasses/", &name]).await? {
+                self.priorities.insert(name);
             }
         }
         Ok(())
@@ -138,4 +198,18 @@ async fn is_missing(
         Ok(existing) => existing.pointer("/metadata/deletionTimestamp").is_some(),
         Err(status) => status.code == 404,
     })
+}
+
+/// True if the target has no object at a path, whose second parts are names. One that may not be read is not absent.
+async fn is_absent(cluster: &Cluster, parts: &[&str]) -> Result<bool, RestoreError> {
+    let mut path = String::new();
+    for (number, part) in parts.iter().enumerate() {
+        if number % 2 == 0 {
+            path.push_str(part);
+        } else {
+            let Some(segment) = path_segment(part) else { return Ok(false) };
+            path.push_str(&segment);
+        }
+    }
+    Ok(get_object(cluster, &path).await?.is_err_and(|status| status.code == 404))
 }
