@@ -241,7 +241,8 @@ fn init_and_backup_take_the_same_addresses() {
         let (code, _, err) = kbak(&args);
         assert_eq!(code, if is_taken { 0 } else { 2 }, "backup at {path}: {err}");
     }
-    let (url, keys) = (format!("file://{folder}/other"), cli.text("keys0"));
+    let (url, keys) = (format!("file://{folder}/other"), cli.text("other-keys"));
+    std::fs::create_dir(&keys).expect("a folder");
     let init = ["init", "--repo", &url, "--recipient", &recipient, "--single-owner", "--folder", &keys];
     let backup =
         ["backup", "--repo", &url, "--writer-key", "writer.key", "--recipient", &recipient, "--path", &data];
