@@ -1,8 +1,9 @@
 //! Reads chunks from packs: a whole pack if much of it is needed, ranges otherwise.
 //!
-//! A whole pack's name is checked before it is decrypted; age authenticates a range block by
-//! block. Both are verified by the chunk's id before a byte is returned: until then, all bytes
-//! from the store count as hostile.
+//! age authenticates a pack or a range of it block by block, and the chunk's id verifies what it decodes to before a
+//! byte is returned: until then, all bytes from the store count as hostile. The name of a whole pack would add
+//! nothing to that, and its hash takes as long as decryption: it is compared by [`Fetcher::verify_pack`], whose answer
+//! is about the pack itself.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -294,20 +295,23 @@ impl Fetcher {
     async fn whole(&self, pack: PackName) -> Result<Arc<Buffer>, ReadError> {
         let cell = lock(&self.packs).cell(pack.hash);
         let plaintext =
-            cell.get_or_try_init(|| async { self.open_pack(pack).await.map(Arc::new) }).await?.clone();
+            cell.get_or_try_init(|| async { self.open_pack(pack, false).await.map(Arc::new) }).await?.clone();
         lock(&self.packs).set_size(&pack.hash, plaintext.len() as u64);
         Ok(plaintext)
     }
 
-    async fn open_pack(&self, pack: PackName) -> Result<Buffer, ReadError> {
+    /// Reads a pack and decrypts it. Compares its name first if `named`, otherwise only to explain an error.
+    async fn open_pack(&self, pack: PackName, named: bool) -> Result<Buffer, ReadError> {
         let object = self.pack_key(&pack.hash);
         // The pack's size is authenticated, so a longer object is damaged and need not be held in memory.
         let bytes = self.store.get(&object, pack.size.min(MAX_OBJECT)).await?;
         let (identity, buffers) = (self.identity.clone(), self.pack_buffers.clone());
         let job = move || {
+            let has_name = || ObjectHash::of(&bytes) == pack.hash;
             let damaged = |what: String| ReadError::Damaged { object: object.to_string(), what };
-            if ObjectHash::of(&bytes) != pack.hash {
-                return Err(damaged("its SHA-256 differs from its name".into()));
+            let other_name = || damaged("its SHA-256 differs from its name".into());
+            if named && !has_name() {
+                return Err(other_name());
             }
             let mut plaintext = buffers.take(bytes.len());
             open_into(
@@ -316,16 +320,16 @@ impl Fetcher {
                 MAX_PACK as u64 + (8 << 20),
                 &mut plaintext,
             )
-            .map_err(|error| damaged(container_text(&error)))?;
+            .map_err(|error| if has_name() { damaged(container_text(&error)) } else { other_name() })?;
             Ok(plaintext)
         };
         self.workers.run(job).await
     }
 
-    /// Opens a whole pack, verifies every chunk in it by its id, and returns its table. Fails
+    /// Opens a whole pack, compares its name, verifies every chunk in it by its id, and returns its table. Fails
     /// with the first damage found.
     pub async fn verify_pack(&self, pack: PackName) -> Result<Vec<TableEntry>, ReadError> {
-        let plaintext = self.open_pack(pack).await?;
+        let plaintext = self.open_pack(pack, true).await?;
         let verifier = self.verifier(&pack.hash);
         let job = move || {
             let table = read_table(&plaintext).map_err(|error| verifier.damaged(error.to_string()))?;
