@@ -48,15 +48,11 @@ pub(crate) fn apply(
     options: AttributeOptions,
 ) -> Result<Vec<LostAttribute>> {
     let mut lost = Vec::new();
-    let mut actual = subject.stat()?;
-    if (actual.uid, actual.gid) != (entry.uid, entry.gid) {
-        subject.set_owner(entry)?;
-        actual = subject.stat()?;
-    }
+    let owned = Owned::by(subject, entry, options.existed)?;
     let mut mode = entry.mode;
     for (bit, differs, loss, special) in [
-        (SETUID, actual.uid != entry.uid, LostAttribute::Owner, LostAttribute::Setuid),
-        (SETGID, actual.gid != entry.gid, LostAttribute::Group, LostAttribute::Setgid),
+        (SETUID, owned.uid != entry.uid, LostAttribute::Owner, LostAttribute::Setuid),
+        (SETGID, owned.gid != entry.gid, LostAttribute::Group, LostAttribute::Setgid),
     ] {
         if differs {
             lost.push(loss);
@@ -74,6 +70,14 @@ pub(crate) fn apply(
     set_xattrs(subject, entry, mode, options, &mut lost);
     let _ = subject.set_mtime(entry);
     let actual = subject.stat()?;
+    for (differs, loss) in [
+        (actual.uid != entry.uid, LostAttribute::Owner),
+        (actual.gid != entry.gid, LostAttribute::Group),
+    ] {
+        if differs && !lost.contains(&loss) {
+            lost.push(loss);
+        }
+    }
     if !matches!(subject, Subject::Link(..)) && actual.mode != mode && !lost.contains(&LostAttribute::Acl) {
         lost.push(LostAttribute::Mode);
     }
@@ -81,6 +85,28 @@ pub(crate) fn apply(
         lost.push(LostAttribute::Time);
     }
     Ok(lost)
+}
+
+/// The owner of an entry, before its mode is set.
+struct Owned {
+    uid: u32,
+    gid: u32,
+}
+
+impl Owned {
+    /// Sets the owner, and reads it back if the call failed or the mode gives the owner's rights to others: otherwise
+    /// the comparison at the end of [`apply`] is enough.
+    fn by(subject: Subject<'_>, entry: &TarEntry, existed: bool) -> Result<Self> {
+        let read = || subject.stat().map(|Stat { uid, gid, .. }| Self { uid, gid });
+        let wanted = Self { uid: entry.uid, gid: entry.gid };
+        if existed {
+            let before = read()?;
+            if (before.uid, before.gid) == (wanted.uid, wanted.gid) {
+                return Ok(before);
+            }
+        }
+        if subject.set_owner(entry)? && entry.mode & (SETUID | SETGID) == 0 { Ok(wanted) } else { read() }
+    }
 }
 
 fn set_xattrs(
@@ -133,8 +159,8 @@ impl Subject<'_> {
         }
     }
 
-    /// Sets owner and group, or the group alone if only that is allowed.
-    fn set_owner(&self, entry: &TarEntry) -> Result<()> {
+    /// Sets owner and group, or the group alone if only that is allowed. True if both were set.
+    fn set_owner(&self, entry: &TarEntry) -> Result<bool> {
         let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
         for owner in [Some(uid), None] {
             let done = match self {
@@ -146,10 +172,10 @@ impl Subject<'_> {
             match done {
                 // Not allowed, not mapped in this user namespace, not known to this file system.
                 Err(Errno::PERM | Errno::INVAL | Errno::OPNOTSUPP | Errno::ACCESS) => {}
-                other => return other,
+                other => return other.map(|()| owner.is_some()),
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     fn set_mode(&self, mode: u32) -> Result<()> {
