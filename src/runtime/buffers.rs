@@ -42,6 +42,21 @@ impl BufferPool {
     /// Returns an empty buffer for at least `capacity` bytes.
     #[must_use]
     pub fn take(&self, capacity: usize) -> Buffer {
+        let mut buffer = self.take_used(capacity);
+        buffer.clear();
+        buffer
+    }
+
+    /// Returns a buffer of `length` bytes, whose content is what an earlier buffer of this pool held, or zeros. It is
+    /// for a caller that overwrites all of it, and need not be cleared.
+    #[must_use]
+    pub fn take_filled(&self, length: usize) -> Buffer {
+        let mut buffer = self.take_used(length);
+        buffer.resize(length, 0);
+        buffer
+    }
+
+    fn take_used(&self, capacity: usize) -> Buffer {
         if capacity < SMALLEST {
             return Buffer::from(Vec::with_capacity(capacity));
         }
@@ -85,11 +100,10 @@ impl Buffers {
         Vec::with_capacity(capacity)
     }
 
-    fn keep(&mut self, mut bytes: Vec<u8>) {
+    fn keep(&mut self, bytes: Vec<u8>) {
         let capacity = bytes.capacity();
         let fits = self.kept + self.lent + capacity <= self.limit && self.spare.len() < MAX_SPARE;
         if fits && capacity >= SMALLEST {
-            bytes.clear();
             self.kept += capacity;
             self.spare.push(bytes);
         }
@@ -191,6 +205,8 @@ mod tests {
         let taken = [pool.take(MIB), pool.take(MIB)];
         assert!(taken.iter().any(|buffer| buffer.as_ptr() == at));
         assert!(taken.iter().all(|buffer| buffer.is_empty()));
+        drop(taken);
+        assert_eq!(pool.take_filled(MIB).len(), MIB);
     }
 
     #[test]

@@ -62,8 +62,7 @@ fn while_direct<T>(file: &File, job: impl FnOnce() -> Result<T, Errno>) -> Resul
 
 fn read_whole(file: &File, size: usize, buffers: &BufferPool) -> Result<Option<Bytes>, Errno> {
     let length = size.next_multiple_of(ALIGNMENT);
-    let mut buffer = buffers.take(length + ALIGNMENT);
-    buffer.resize(length + ALIGNMENT, 0);
+    let mut buffer = buffers.take_filled(length + ALIGNMENT);
     let start = buffer.as_ptr().align_offset(ALIGNMENT);
     let memory = buffer.get_mut(start..start.saturating_add(length)).ok_or(Errno::NOMEM)?;
     let mut filled = 0;
@@ -80,8 +79,7 @@ fn read_whole(file: &File, size: usize, buffers: &BufferPool) -> Result<Option<B
 }
 
 fn write_parts(file: &File, bytes: &[u8], buffers: &BufferPool) -> Result<usize, Errno> {
-    let mut buffer = buffers.take(PART + ALIGNMENT);
-    buffer.resize(PART + ALIGNMENT, 0);
+    let mut buffer = buffers.take_filled(PART + ALIGNMENT);
     let start = buffer.as_ptr().align_offset(ALIGNMENT);
     let memory = buffer.get_mut(start..start.saturating_add(PART)).ok_or(Errno::NOMEM)?;
     let mut written = 0;
