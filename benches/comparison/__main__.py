@@ -29,6 +29,7 @@ STEPS = {
     "disk": "full restore to the disk",
     "one": "restore of one file",
 }
+STORES = ("file", "tmpfs", "s3", "link")
 BACKUPS = ("first", "unchanged", "clustered", "scattered")
 MARKS = ("<!-- peers: ", "<!-- peers: end -->")
 
@@ -56,8 +57,8 @@ def arguments():
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sets", type=some_of(sets.ALL), default=["mixed"], help=", ".join(sets.ALL))
-    parser.add_argument("--stores", type=some_of(("file", "s3", "link")), default=["file", "s3", "link"],
-                        help="file, s3, link: S3 behind a slow link, which needs root")
+    parser.add_argument("--stores", type=some_of(STORES), default=STORES,
+                        help="file: on the disk; tmpfs: in memory; s3; link: S3 behind a slow link, which needs root")
     parser.add_argument("--steps", type=some_of((*STEPS, "necessary")), default=[*STEPS, "necessary"],
                         help=f"{', '.join(STEPS)}, necessary: the steps without which no backup can be, measured "
                         "apart; a first backup is always made")
@@ -81,7 +82,7 @@ class Comparison:
 
     def __init__(self, options, found, data, store, targets, changed):
         self.options, self.data, self.store, self.targets = options, data, store, targets
-        self.tools = [tool for tool in found if store.name in tool.stores]
+        self.tools = [tool for tool in found if store.kind in tool.stores]
         self.path = f"{options.work}/{data}"
         self.changed, self.results = changed, {}
         self.places = {tool.name: store.place(tool) for tool in self.tools}
@@ -188,9 +189,11 @@ class Comparison:
                 yield f"| {' | '.join(row)} |"
 
 
-def open_store(options, name):
+def open_store(options, name, memory):
     if name == "link":
         return stores.LinkStore(options.work, options.rate, options.delay)
+    if name == "tmpfs":
+        return stores.MemoryStore(memory)
     return stores.S3Store(options.work) if name == "s3" else stores.FileStore(options.work)
 
 
@@ -201,7 +204,7 @@ def compare(options, found, data, targets, memory):
     sets.ALL[data][0](path, options.scale)
     changed, seed, first = time.time(), 0, None
     for name in options.stores:
-        store = open_store(options, name)
+        store = open_store(options, name, memory)
         comparison = Comparison(options, found, data, store, targets, changed)
         for number in range(options.rounds):
             say(f"{data}, {name}: round {number + 1}")
@@ -210,8 +213,8 @@ def compare(options, found, data, targets, memory):
         changed = comparison.changed
         yield from comparison.table()
         ours = [tool for tool in comparison.tools if isinstance(tool, tools.Kbak)]
-        if name == "file" and ours:
-            first = comparison.median("first", ours[0])
+        if store.kind == "file" and ours:
+            first = first or comparison.median("first", ours[0])
         for place in comparison.places.values():
             store.clear(place)
         store.close()

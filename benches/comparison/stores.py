@@ -1,4 +1,5 @@
-"""The places that tools write to: a folder, an S3 server on loopback, and the same server behind a slow link."""
+"""The places that tools write to: a folder on the disk or in memory, an S3 server on loopback, and the same server
+behind a slow link."""
 
 import os
 import re
@@ -29,7 +30,7 @@ class Place:
 class FileStore:
     """Folders on the disk of the working folder."""
 
-    name = "file"
+    name = kind = "file"
     text = "a folder on the same disk"
 
     def __init__(self, work):
@@ -51,10 +52,17 @@ class FileStore:
         pass
 
 
+class MemoryStore(FileStore):
+    """Folders in memory: no tool waits for a disk there."""
+
+    name = "tmpfs"
+    text = "a folder in memory"
+
+
 class S3Store:
     """The S3 server that benches/peers started; each repository has a bucket of its own."""
 
-    name = "s3"
+    name = kind = "s3"
     text = "SeaweedFS on loopback"
     prefix = []
 
@@ -104,7 +112,7 @@ class LinkStore(S3Store):
     kernel's own delays (netem) are a module that many machines lack.
     """
 
-    name = "link"
+    name = kind = "link"
 
     def __init__(self, work, rate, delay):
         super().__init__(work)
