@@ -31,7 +31,7 @@ STEPS = {
 }
 STORES = ("file", "tmpfs", "s3", "link")
 BACKUPS = ("first", "unchanged", "clustered", "scattered")
-MARKS = ("<!-- peers: ", "<!-- peers: end -->")
+END = "<!-- end -->"
 
 
 def arguments():
@@ -68,7 +68,7 @@ def arguments():
     parser.add_argument("--delay", type=float, default=50.0, help="of the link, in ms for there and back")
     parser.add_argument("--level", type=int, default=2, help="kbak's level of zstd, for the necessary steps")
     parser.add_argument("--memory-folder", default="/dev/shm", help="a folder in memory, for restores")
-    parser.add_argument("--into", metavar="FILE", help="write the tables between the marks of this page, too")
+    parser.add_argument("--into", metavar="FILE", help="write the tables into this page, after the line that names the same command, too")
     parser.add_argument("--work", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--only-check", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -223,18 +223,29 @@ def compare(options, found, data, targets, memory):
     shutil.rmtree(path)
 
 
-def write_into(page, lines):
-    """Replaces what is between the marks of the page."""
+def find_place(page, command):
+    """The text of a page before and after the tables of a command."""
     with open(page, encoding="utf-8") as file:
         text = file.read()
-    start = text.index("\n", text.index(MARKS[0])) + 1
-    end = text.index(MARKS[1])
+    mark = f"<!-- {command} -->\n"
+    if mark not in text:
+        sys.exit(f"peers: {page} has no line {mark.strip()}: the tables are written between it and {END}")
+    start = text.index(mark) + len(mark)
+    return text[:start], text[text.index(END, start):]
+
+
+def write_into(page, command, lines):
+    before, after = find_place(page, command)
     with open(page, "w", encoding="utf-8") as file:
-        file.write(text[:start] + "\n".join(lines).strip("\n") + "\n\n" + text[end:])
+        file.write(before + "\n".join(lines).strip("\n") + "\n\n" + after)
 
 
 def main():
     options = arguments()
+    own = ("--work", options.work, "--into", options.into)
+    command = " ".join(["benches/peers", *(argument for argument in sys.argv[1:] if argument not in own)])
+    if options.into:
+        find_place(options.into, command)
     # So that what is mounted is unmounted.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     found = tools.find_tools(options.work, options.tools, say)
@@ -244,10 +255,8 @@ def main():
     if "disk" in options.steps:
         targets["disk"] = disk.open_disk(options.work, say)
     try:
-        own = ("--work", options.work, "--into", options.into)
-        given = " ".join(["benches/peers", *(argument for argument in sys.argv[1:] if argument not in own)])
         versions = ", ".join(tool.version for tool in found if tool.version)
-        lines = [f"`{given}`", "", f"{versions}; {os.cpu_count()} processors; medians of {options.rounds}."]
+        lines = [f"`{command}`", "", f"{versions}; {os.cpu_count()} processors; medians of {options.rounds}."]
         print("\n".join(lines), flush=True)
         for data in options.sets:
             for line in compare(options, found, data, targets, memory):
@@ -256,7 +265,7 @@ def main():
     finally:
         shutil.rmtree(memory)
     if options.into:
-        write_into(options.into, lines)
+        write_into(options.into, command, lines)
 
 
 main()
