@@ -11,7 +11,7 @@ use crate::format::ids::NameId;
 use crate::format::layout::{EpochObject, EpochPath, ObjectClass};
 use crate::format::pack_refs::{EtagPrint, MAX_PACK_REFS, PackName, PackRefs, StoreTag};
 use crate::repository::fetched::{self, Fetched};
-use crate::store::{StoreError, listing::list_all};
+use crate::store::{StoreError, listing::list_all_beside};
 
 /// Fails if the store cannot be read.
 type Result<T> = std::result::Result<T, StoreError>;
@@ -28,7 +28,9 @@ pub(super) async fn check(check: &mut Check<'_>, path: EpochPath, wanted: &mut N
     let mut listing = ListingComparison::new(check, path, wanted, needed);
     let store = check.view.store.clone();
     let meter = check.meter.clone();
-    let mut read = list_all(store.clone(), path.prefix(), check.view.reporter.clone())
+    // Snapshots were listed and checked with the chain.
+    let (prefix, snapshots) = (path.prefix(), path.snapshots_prefix());
+    let mut read = list_all_beside(store.clone(), prefix, snapshots, check.view.reporter.clone())
         .try_filter_map(|entry| std::future::ready(Ok(listing.entry(&entry))))
         .map_ok(|Read { entry, role, hash, named }| {
             let (store, meter) = (store.clone(), meter.clone());
