@@ -7,7 +7,6 @@ use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::gaps::is_safe_or_accepted;
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::options::{OutputArgs, ReadArgs, reading};
 use crate::cli::shell::console::Console;
@@ -222,7 +221,7 @@ fn snapshot_rows(listed: &ListedPlan) -> Vec<SnapshotRow> {
             finished: envelope.finished,
             epoch: envelope.epoch.to_string(),
             items: envelope.items.len(),
-            safe: envelope.items.iter().filter(|item| is_safe_or_accepted(item.state)).count(),
+            safe: envelope.items.iter().filter(|item| item.state.is_safe_or_accepted()).count(),
             head: heads.contains(&hash),
             latest: latest == Some(hash),
         }
