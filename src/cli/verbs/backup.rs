@@ -24,6 +24,7 @@ use crate::format::sign::Namespace;
 use crate::format::signers::Signers;
 use crate::keys::writer_key::WriterKey;
 use crate::plan::{AcceptedGap, BackupPlan, COMPRESSION_LEVELS, Problem, UNCOVERED, ValidPlan, item_matches};
+use crate::report::error::causes;
 use crate::report::event::{Event, Meter, Reporter};
 use crate::report::item_state::ItemState;
 use crate::report::run::{ItemReport, RunReport, SnapshotReport};
@@ -127,7 +128,7 @@ pub(crate) fn run(args: &BackupArgs, console: &Console) -> Result<Exit, Failure>
     let report = run_report::complete(report, failure.as_ref(), display, &reporter, &notices);
     // A usage error concerns only its caller, and an interrupted run has no time left to store a report.
     if failure.as_ref().is_some_and(|failure| !matches!(failure.exit, Exit::Usage | Exit::Interrupted)) {
-        store_failure_report(&plan, &key, &report, console);
+        store_failure_report(&plan, &epoch_secret, &key, &report, console);
     }
     output.publish(report, failure.as_ref())
 }
@@ -182,13 +183,20 @@ fn read_keys(plan: &BackupPlan) -> Result<(WriterKey, Signers, Option<String>), 
 }
 
 /// Stores the report of a failed run, encrypted for owners. `kbak snapshots --failed` lists it.
-fn store_failure_report(plan: &BackupPlan, key: &WriterKey, report: &RunReport, console: &Console) {
+fn store_failure_report(
+    plan: &BackupPlan,
+    epoch_secret: &EpochSecretPlace,
+    key: &WriterKey,
+    report: &RunReport,
+    console: &Console,
+) {
     let stored = signals::until_signalled(async {
         let (runtime, silent) = (Runtime::real(), Reporter::silent());
         let store = store::open_store(&plan.spec.repository, None, false, &runtime, &silent).await?;
-        reports::store(&store, key, plan.name(), report)
+        let keeper = epoch_secret.open(key, plan.name(), &runtime, &silent).await?;
+        reports::store(&store, key, &*keeper, plan.name(), report)
             .await
-            .map_err(|error| Failure::new(Exit::Unreachable, error.to_string()))
+            .map_err(|error| Failure::new(Exit::Unreachable, causes(&error)))
     });
     match stored {
         Ok(key) => console.line(&format!("· the failure report was stored, encrypted: {key}")),
