@@ -119,7 +119,7 @@ pub async fn find(store: &Arc<dyn Store>, key: &ObjectKey) -> Result<Option<List
 /// The folders directly under a prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Folders {
-    /// Their names without slashes, ascending.
+    /// Their names without slashes, in the order of their keys.
     pub names: Vec<String>,
     /// False if there are more than were asked for.
     pub complete: bool,
@@ -162,7 +162,8 @@ pub async fn folders_beside(
             if last == Some(folder) {
                 continue;
             }
-            if folders.last().is_some_and(|last| last.as_str() >= folder) {
+            // In the order of their keys: `a-` comes before `a`, because the slash comes after the hyphen.
+            if folders.last().is_some_and(|last| format!("{last}/") >= format!("{folder}/")) {
                 return Err(broken(format!("{} is listed after {prefix}{folder}", entry.key)));
             }
             if !is_known(folder) {

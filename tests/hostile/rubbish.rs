@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use kbak::cli::failure::Exit;
-use kbak::format::ids::ObjectHash;
+use kbak::format::epoch::Epoch;
+use kbak::format::ids::{EpochId, NameId, ObjectHash};
 use kbak::format::layout::{self, EpochPath, ObjectClass, ObjectKey};
 use kbak::repository::read::reader::{RepositoryReader, SnapshotSelector};
 use kbak::store::operation::Operation;
@@ -129,4 +130,32 @@ async fn altered_object_that_no_snapshot_names_is_named_and_costs_nothing() {
     let of_pack = found.findings.iter().find(|one| one.object == pack.as_str()).expect("a finding");
     assert!(!of_pack.is_settled(), "{of_pack:?}");
     assert_eq!(found.outcome(), Exit::Damaged);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn plans_and_epochs_with_signed_names_leave_room_for_those_that_lost_theirs() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write_seeded(&folder.path().join("file"), 1, 5_000);
+    let repo = TestRepo::new().await;
+    repo.backup(folder.path()).await;
+    let plan = repo.view().plans(&latest()).await.expect("plans").remove(0);
+    let own = &plan.epochs.all[0].epoch;
+    let places = |number: u8| {
+        [(NameId([number; 8]), own.epoch), (plan.plan, EpochId([number; 16]))].map(|(plan, epoch)| {
+            Epoch { plan, epoch, ..(**own).clone() }.seal(&repo.key.signing).expect("sealed")
+        })
+    };
+    for [copy, first] in (0..100).flat_map(places) {
+        repo.memory.overwrite(copy.key().clone(), copy.bytes().clone());
+        repo.memory.overwrite(first.key().clone(), first.bytes().clone());
+    }
+    for [_, first] in places(0xff) {
+        repo.memory.overwrite(first.key().clone(), first.bytes().clone());
+    }
+    let plans = repo.view().plans(&latest()).await.expect("plans");
+    let lost = plans.iter().find(|one| one.plan == NameId([0xff; 8])).expect("the plan");
+    assert_eq!((plans.len(), lost.epochs.all.len(), lost.epochs.missing.len()), (102, 1, 1));
+    let of_plan = plans.iter().find(|one| one.plan == plan.plan).expect("the plan");
+    assert_eq!((of_plan.epochs.all.len(), of_plan.epochs.missing.len()), (102, 1));
+    assert!(plans.iter().all(|one| !one.epochs.unsigned.more_folders));
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::format::ids::{EpochId, NameId, ObjectHash, WriterId};
-use crate::format::layout;
+use crate::format::layout::{self, ObjectKey};
 use crate::format::marker::{MARKER, WrongMarker};
 use crate::format::sign::Namespace;
 use crate::keys::Identity;
@@ -85,8 +85,16 @@ impl RepositoryReader {
 
     /// Reads all plans of the writers that `which` selects.
     pub async fn plans(&self, which: &SnapshotSelector) -> Result<Vec<StoredPlan>> {
+        Ok(self.plans_and_reports(which).await?.0)
+    }
+
+    /// As [`Self::plans`], with the keys of the reports of the writers' failed runs.
+    pub async fn plans_and_reports(
+        &self,
+        which: &SnapshotSelector,
+    ) -> Result<(Vec<StoredPlan>, Vec<ObjectKey>)> {
         self.check_marker().await?;
-        let mut plans = Vec::new();
+        let (mut plans, mut reports) = (Vec::new(), Vec::new());
         for found in self.find_plans(which).await? {
             let records = self.records(found.writer).await?;
             self.warn_of_unsigned(&found.names.unsigned);
@@ -98,8 +106,9 @@ impl RepositoryReader {
                 self.warn_of_unsigned(&plan.chain.unsigned);
                 plans.push(plan);
             }
+            reports.extend(records.reports);
         }
-        Ok(plans)
+        Ok((plans, reports))
     }
 
     fn warn_of_unsigned(&self, unsigned: &Unsigned) {
