@@ -9,7 +9,6 @@ use crate::keys::epoch_file::EpochSecretStore;
 use crate::keys::writer_key::WriterKey;
 use crate::report::coverage::Coverage;
 use crate::report::event::Reporter;
-use crate::report::item_state::ItemState;
 use crate::report::outcome::Outcome;
 use crate::repository::epoch::create::EpochSettings;
 use crate::repository::epoch::current;
@@ -17,6 +16,7 @@ use crate::repository::write::commit::Committed;
 use crate::runtime::Runtime;
 use crate::store::Store;
 
+use super::history::History;
 use super::item::ItemJob;
 use super::resources;
 
@@ -79,6 +79,8 @@ pub struct BackupReport {
     pub waiting: Vec<String>,
     /// The coverage of the cluster, if it was checked.
     pub coverage: Option<Coverage>,
+    /// The good copies in the snapshots so far.
+    pub history: History,
 }
 
 impl BackupReport {
@@ -86,10 +88,9 @@ impl BackupReport {
     /// is full; 5 if nothing is safe because the cluster could not be reached; else 3.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
-        let safe = |state: ItemState| state.is_safe() || state == ItemState::Accepted;
         let covered = self.coverage.as_ref().is_none_or(Coverage::is_fine);
         let all = |test: &dyn Fn(&Item) -> bool| self.items.iter().all(|(item, _)| test(item));
-        if covered && all(&|item| safe(item.state)) {
+        if covered && all(&|item| item.state.is_safe_or_accepted()) {
             Outcome::Safe
         } else if all(&|item| item.gaps.iter().any(|gap| gap.code == resources::UNREACHABLE)) {
             Outcome::Unreachable

@@ -7,6 +7,7 @@ pub mod database;
 pub mod epoch_secret;
 pub mod error;
 pub mod from_plan;
+pub mod history;
 pub mod item;
 pub mod job;
 mod lineage;

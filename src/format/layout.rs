@@ -167,6 +167,9 @@ pub fn split_signature(key: &ObjectKey) -> Option<SignedParts> {
     })
 }
 
+/// The folders of a writer that are no plan's.
+pub const BESIDE_PLANS: [&str; 3] = ["epochs", "probe", "records"];
+
 /// Returns the folder of the second copies of a writer's epochs, with its closing slash.
 #[must_use]
 pub fn epochs_prefix(writer: WriterId) -> String {

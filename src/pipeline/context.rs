@@ -9,7 +9,9 @@ use super::{PipelineError, codec::Codec};
 use crate::format::{container::DataRecipient, layout::EpochPath, object::SealedObject, sign::SigningKey};
 use crate::report::event::Reporter;
 use crate::runtime::{BufferPool, Runtime};
-use crate::store::{PutOutcome, Store, StoreError, StoreErrorKind, operation::Operation};
+use crate::store::{
+    ListedObject, PutOutcome, Store, StoreError, StoreErrorKind, listing, operation::Operation,
+};
 
 /// The destination of a run's chunks: an epoch's folder and the key they are encrypted to.
 #[derive(Debug, Clone)]
@@ -102,24 +104,16 @@ impl PipelineContext {
             return Ok(());
         }
         let size = object.bytes().len() as u64;
-        let prefix = object.key().as_str().rsplit_once('/').map_or("", |(folder, _)| folder).to_owned() + "/";
-        let mut from = None;
-        loop {
-            let page = self.store.list(&prefix, from.as_ref()).await?;
-            if let Some(entry) = page.entries.iter().find(|entry| entry.key == *object.key()) {
-                if entry.size == size {
-                    return Ok(());
-                }
-                let what = format!(
-                    "the key holds another object of {} bytes, not the {size} of this one",
-                    entry.size
-                );
-                return Err(self.put_error(object, StoreErrorKind::Corrupt(what)));
+        match listing::find(&self.store, object.key()).await? {
+            Some(entry) if entry.size == size => Ok(()),
+            Some(ListedObject { size: other, .. }) => {
+                let what =
+                    format!("the key holds another object of {other} bytes, not the {size} of this one");
+                Err(self.put_error(object, StoreErrorKind::Corrupt(what)))
             }
-            from = page.next;
-            if from.is_none() {
+            None => {
                 let what = "the store reports that the key exists, but does not list it";
-                return Err(self.put_error(object, StoreErrorKind::Protocol(what.into())));
+                Err(self.put_error(object, StoreErrorKind::Protocol(what.into())))
             }
         }
     }

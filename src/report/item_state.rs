@@ -33,6 +33,12 @@ impl ItemState {
         self == Self::Good
     }
 
+    /// Returns `true` for an item without a gap, and for one whose gap the plan accepts.
+    #[must_use]
+    pub fn is_safe_or_accepted(self) -> bool {
+        self.is_safe() || self == Self::Accepted
+    }
+
     /// Returns `true` if all data that the source gave can be restored from this snapshot.
     #[must_use]
     pub fn is_complete(self) -> bool {

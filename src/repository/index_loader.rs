@@ -15,8 +15,8 @@ use crate::pipeline::ReadError;
 use crate::pipeline::chunk_index::{ChunkIndex, copies::CopyIndex};
 use crate::report::event::{Event, Reporter};
 use crate::repository::fetched::{self, Fetched};
-use crate::store::listing::list_all;
-use crate::store::{Store, StoreError};
+use crate::store::listing::{list_all, list_named};
+use crate::store::{ListedObject, Store, StoreError};
 
 /// The number of index objects above which a run merges those of a domain at its end.
 pub const MERGE_ABOVE: usize = 64;
@@ -277,22 +277,20 @@ impl DomainIndexLoader<'_> {
     pub fn packs(&self) -> stream::BoxStream<'static, Result<(PackName, EtagPrint), StoreError>> {
         let prefix = self.path.class_prefix(self.domain, ObjectClass::Pack);
         list_all(self.store.clone(), prefix, self.reporter.clone())
-            .try_filter_map(|entry| async move {
-                let hash: Option<ObjectHash> = entry.key.name().parse().ok();
-                let etag = entry.etag.as_deref().map(EtagPrint::of).unwrap_or_default();
-                Ok(hash.map(|hash| (PackName { hash, size: entry.size }, etag)))
-            })
+            .try_filter_map(|entry| std::future::ready(Ok(pack_of(&entry))))
             .boxed()
     }
 
     /// Returns the packs that the store does not list with their size, and the ETags of the others in order of
-    /// their packs. Merges two sorted lists: the store's listing and `packs`.
+    /// their packs.
     pub async fn compare(&self, packs: &PackRefs) -> Result<ListedPacks, StoreError> {
         let mut found = ListedPacks::default();
         let mut wanted = packs.packs().iter().peekable();
-        let mut listed = self.packs();
-        while wanted.peek().is_some() {
-            let Some((pack, etag)) = listed.next().await.transpose()? else { break };
+        let (path, domain) = (self.path, self.domain);
+        let keys = packs.packs().iter().map(move |pack| path.in_domain(domain, ObjectClass::Pack, pack.hash));
+        let mut listed = list_named(self.store, path.class_prefix(domain, ObjectClass::Pack), keys);
+        while let Some(entry) = listed.try_next().await? {
+            let Some((pack, etag)) = pack_of(&entry) else { continue };
             while let Some(next) = wanted.next_if(|next| next.hash < pack.hash) {
                 found.missing.push(*next);
             }
@@ -305,4 +303,11 @@ impl DomainIndexLoader<'_> {
         found.missing.extend(wanted.copied());
         Ok(found)
     }
+}
+
+/// Returns the pack of an entry in a folder of packs, and its ETag.
+fn pack_of(entry: &ListedObject) -> Option<(PackName, EtagPrint)> {
+    let hash = entry.key.name().parse().ok()?;
+    let etag = entry.etag.as_deref().map(EtagPrint::of).unwrap_or_default();
+    Some((PackName { hash, size: entry.size }, etag))
 }

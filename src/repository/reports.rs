@@ -6,9 +6,11 @@ use std::time::Duration;
 use crate::format::container::DataIdentity;
 use crate::format::report::{self, MAX_REPORT};
 use crate::format::{layout::ObjectKey, sign::MAX_DOCUMENT};
-use crate::keys::writer_key::WriterKey;
+use crate::keys::epoch_file::EpochSecretStore;
+use crate::keys::writer_key::{WriterFileError, WriterKey};
 use crate::report::{event::Reporter, run::RunReport};
-use crate::repository::{epoch::error::CreateEpochError, epoch::stored};
+use crate::repository::epoch::error::CreateEpochError;
+use crate::repository::epoch::stored::{self, StoredEpoch};
 use crate::store::{Store, StoreError};
 
 /// The time limit for storing a report: Kubernetes kills a pod 30 s after asking it to end (default).
@@ -17,9 +19,12 @@ const DEADLINE: Duration = Duration::from_secs(20);
 /// An error while storing a report.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
-    /// The writer has no epoch that the report could be encrypted to.
-    #[error("there is no epoch of this writer that it could be encrypted to")]
-    NoEpoch,
+    /// The writer holds the secret of no epoch in the store.
+    #[error("{0} has the secret of no epoch in the store that it could be encrypted to")]
+    NoEpoch(String),
+    /// The writer's secrets cannot be read.
+    #[error("it is encrypted only to an epoch whose secret is here, and that cannot be read")]
+    Secrets(#[from] WriterFileError),
     /// The store returned an error.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -34,20 +39,25 @@ pub enum ReportError {
     Late,
 }
 
-/// Encrypts `report` to the newest epoch of the writer in `plan` and stores it. Fails if it was not stored.
-/// The run has already failed, so the caller only reports the error.
+/// Encrypts `report` to the newest epoch of `plan` whose secret `keeper` has, and stores it: whoever had the writer's
+/// key could have signed another epoch, to a recipient of their own. Fails if it was not stored. The run has already
+/// failed, so the caller only reports the error.
 pub async fn store(
     store: &Arc<dyn Store>,
     key: &WriterKey,
+    keeper: &dyn EpochSecretStore,
     plan: &str,
     report: &RunReport,
 ) -> Result<ObjectKey, ReportError> {
     let work = async {
+        let held = keeper.load().await?.unwrap_or_default().secrets;
         let own = key.own_signers();
         let silent = Reporter::silent();
         let plan = key.plan(plan);
         let epochs = stored::list(store, key.writer, plan, Some(key.repository), &own, &silent).await?;
-        let newest = epochs.all.last().ok_or(ReportError::NoEpoch)?;
+        let is_own = |stored: &&StoredEpoch| held.iter().any(|held| held.matches(&stored.epoch));
+        let newest = epochs.all.iter().rev().find(is_own);
+        let newest = newest.ok_or_else(|| ReportError::NoEpoch(keeper.describe()))?;
         let sealed = report::seal(&text(report), key.writer, newest.epoch.recipient(), &key.signing)?;
         crate::repository::epoch::create::put(store, &sealed).await?;
         Ok(sealed.key().clone())

@@ -6,6 +6,7 @@
 //! is checked, and any violation ends the listing with [`StoreErrorKind::Protocol`].
 
 use std::collections::VecDeque;
+use std::iter::Peekable;
 use std::sync::Arc;
 
 use futures::stream::{self, BoxStream, StreamExt};
@@ -13,6 +14,7 @@ use futures::stream::{self, BoxStream, StreamExt};
 use super::{
     ListedObject, MAX_PAGE, ObjectPage, PageToken, Store, StoreError, StoreErrorKind, operation::Operation,
 };
+use crate::format::layout::ObjectKey;
 use crate::report::event::Reporter;
 
 /// The most pages of one listing: a hundred million keys, thirty times the need of 100 TB.
@@ -34,12 +36,47 @@ pub fn list_all(
     prefix: impl Into<String>,
     reporter: Reporter,
 ) -> BoxStream<'static, Result<ListedObject, StoreError>> {
+    list(store, prefix.into(), None, None, reporter)
+}
+
+/// As [`list_all`], of the keys that come after the text `after`.
+#[must_use]
+pub fn list_all_after(
+    store: Arc<dyn Store>,
+    prefix: impl Into<String>,
+    after: &str,
+    reporter: Reporter,
+) -> BoxStream<'static, Result<ListedObject, StoreError>> {
+    let from = store.after(after);
+    list(store, prefix.into(), Some(from), None, reporter)
+}
+
+/// As [`list_all`], without the entries in the folder `skipped`, which ends with a slash: one request, however
+/// many objects it holds.
+#[must_use]
+pub fn list_all_beside(
+    store: Arc<dyn Store>,
+    prefix: impl Into<String>,
+    skipped: String,
+    reporter: Reporter,
+) -> BoxStream<'static, Result<ListedObject, StoreError>> {
+    list(store, prefix.into(), None, Some(skipped), reporter)
+}
+
+fn list(
+    store: Arc<dyn Store>,
+    prefix: String,
+    from: Option<PageToken>,
+    skipped: Option<String>,
+    reporter: Reporter,
+) -> BoxStream<'static, Result<ListedObject, StoreError>> {
     let listing = Listing {
-        checks: PageChecks::new(prefix.into()),
+        checks: PageChecks::new(prefix),
         store,
         reporter,
+        skipped,
         page: VecDeque::new(),
-        state: Position::Start,
+        state: from.map_or(Position::Start, Position::More),
     };
     stream::unfold(listing, |mut listing| async move {
         match listing.next().await {
@@ -55,51 +92,92 @@ pub fn list_all(
     .boxed()
 }
 
+/// Returns the entries under `prefix` whose keys are in `wanted`, which ascends as the keys do.
+///
+/// Each page begins at the next key that is wanted, so that other objects in the folder cost at most as many requests
+/// as there are wanted ones.
+pub fn list_named<'a>(
+    store: &'a Arc<dyn Store>,
+    prefix: String,
+    wanted: impl Iterator<Item = ObjectKey> + Send + 'a,
+) -> BoxStream<'a, Result<ListedObject, StoreError>> {
+    let (wanted, checks) = (wanted.peekable(), PageChecks::new(prefix));
+    let search = NamedListing { store, wanted, checks, page: VecDeque::new(), next: None, is_over: false };
+    stream::try_unfold(
+        search,
+        |mut search| async move { Ok(search.next().await?.map(|entry| (entry, search))) },
+    )
+    .boxed()
+}
+
+/// Returns the entry of one object, if the store lists it.
+pub async fn find(store: &Arc<dyn Store>, key: &ObjectKey) -> Result<Option<ListedObject>, StoreError> {
+    let folder = key.as_str().rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
+    list_named(store, folder, std::iter::once(key.clone())).next().await.transpose()
+}
+
 /// The folders directly under a prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Folders {
-    /// Their names without slashes, ascending.
+    /// Their names without slashes, in the order of their keys.
     pub names: Vec<String>,
     /// False if there are more than were asked for.
     pub complete: bool,
 }
 
-/// Returns the first `most` folders directly under `prefix`.
-///
-/// The listing jumps from folder to folder: one request each, however many objects they hold.
+/// Returns the first `most` folders directly under `prefix`, as [`folders_beside`] does.
 pub async fn folders(store: &Arc<dyn Store>, prefix: &str, most: usize) -> Result<Folders, StoreError> {
+    folders_beside(store, prefix, most, |_| false).await
+}
+
+/// Returns the folders directly under `prefix`: those that `is_known`, and the first `most` of the others.
+///
+/// The listing jumps over the rest of a folder that ends a page: at most one request for each folder, however
+/// many objects they hold.
+pub async fn folders_beside(
+    store: &Arc<dyn Store>,
+    prefix: &str,
+    most: usize,
+    is_known: impl Fn(&str) -> bool,
+) -> Result<Folders, StoreError> {
     let broken = |what: String| {
         StoreError::new(Operation::List, prefix, store.describe(), StoreErrorKind::Protocol(what))
     };
     let mut folders: Vec<String> = Vec::new();
+    let mut others = 0;
     let mut from: Option<PageToken> = None;
     let mut checks = PageChecks::new(prefix.to_owned());
     loop {
         let page = store.list(prefix, from.as_ref()).await?;
-        // Skipped entries are checked too: wrong order would hide the folders after them.
+        // The page after a jump begins after the folder, and not after the last entry before it.
         checks.last = None;
         checks.page(&page, from.as_ref()).map_err(broken)?;
-        let mut skip = None;
+        let mut last = None;
         for entry in &page.entries {
             let rest = entry.key.as_str().strip_prefix(prefix);
-            if let Some((folder, _)) = rest.and_then(|rest| rest.split_once('/')) {
-                if folders.last().is_some_and(|last| last.as_str() >= folder) {
-                    return Err(broken(format!("{} is listed after {prefix}{folder}", entry.key)));
-                }
-                folders.push(folder.to_owned());
-                // Keys hold no byte above `z`, so no key of the folder comes after this.
-                skip = Some(store.after(&format!("{prefix}{folder}/~")));
-                break;
+            let Some((folder, _)) = rest.and_then(|rest| rest.split_once('/')) else {
+                last = None;
+                continue;
+            };
+            if last == Some(folder) {
+                continue;
             }
+            // In the order of their keys: `a-` comes before `a`, because the slash comes after the hyphen.
+            if folders.last().is_some_and(|last| format!("{last}/") >= format!("{folder}/")) {
+                return Err(broken(format!("{} is listed after {prefix}{folder}", entry.key)));
+            }
+            if !is_known(folder) {
+                others += 1;
+                if others > most {
+                    return Ok(Folders { names: folders, complete: false });
+                }
+            }
+            folders.push(folder.to_owned());
+            last = Some(folder);
         }
-        if folders.len() > most {
-            folders.truncate(most);
-            return Ok(Folders { names: folders, complete: false });
-        }
-        match skip.or(page.next) {
-            Some(next) => from = Some(next),
-            None => return Ok(Folders { names: folders, complete: true }),
-        }
+        let Some(next) = page.next else { return Ok(Folders { names: folders, complete: true }) };
+        // Keys hold no byte above `z`, so no key of the folder comes after this.
+        from = Some(last.map_or(next, |folder| store.after(&format!("{prefix}{folder}/~"))));
     }
 }
 
@@ -113,6 +191,7 @@ struct Listing {
     checks: PageChecks,
     store: Arc<dyn Store>,
     reporter: Reporter,
+    skipped: Option<String>,
     page: VecDeque<ListedObject>,
     state: Position,
 }
@@ -136,6 +215,17 @@ impl Listing {
                 None => Position::End,
             };
             self.page = page.entries.into();
+            self.skip();
+        }
+    }
+
+    /// Drops the entries in the folder to skip. If it ends the page, the next one begins after the folder.
+    fn skip(&mut self) {
+        let Some(skipped) = &self.skipped else { return };
+        let is_last = self.page.back().is_some_and(|entry| entry.key.as_str().starts_with(skipped));
+        self.page.retain(|entry| !entry.key.as_str().starts_with(skipped));
+        if let (true, Position::More(_)) = (is_last, &self.state) {
+            self.state = Position::More(self.store.after(&format!("{skipped}~")));
         }
     }
 
@@ -158,6 +248,50 @@ impl Listing {
             self.reporter.warn(self.store.describe(), format!("{count} unknown objects under {under:?}"));
         }
     }
+}
+
+struct NamedListing<'a, I: Iterator<Item = ObjectKey>> {
+    store: &'a Arc<dyn Store>,
+    wanted: Peekable<I>,
+    checks: PageChecks,
+    page: VecDeque<ListedObject>,
+    /// The next page, if the last had no entry.
+    next: Option<PageToken>,
+    is_over: bool,
+}
+
+impl<I: Iterator<Item = ObjectKey>> NamedListing<'_, I> {
+    async fn next(&mut self) -> Result<Option<ListedObject>, StoreError> {
+        loop {
+            while let Some(entry) = self.page.pop_front() {
+                while self.wanted.next_if(|key| *key < entry.key).is_some() {}
+                if self.wanted.next_if(|key| *key == entry.key).is_some() {
+                    return Ok(Some(entry));
+                }
+            }
+            let Some(key) = self.wanted.peek().filter(|_| !self.is_over) else { return Ok(None) };
+            let from = self.next.take().unwrap_or_else(|| self.store.after(&just_before(key)));
+            let page = self.store.list(&self.checks.prefix, Some(&from)).await?;
+            self.checks.page(&page, Some(&from)).map_err(|what| {
+                let kind = StoreErrorKind::Protocol(what);
+                StoreError::new(Operation::List, &*self.checks.prefix, self.store.describe(), kind)
+            })?;
+            self.is_over = page.next.is_none();
+            self.next = page.next.filter(|_| page.entries.is_empty());
+            self.page = page.entries.into();
+        }
+    }
+}
+
+/// Returns a text that sorts before `key` and after every other key before it: keys hold no byte above `z`.
+fn just_before(key: &ObjectKey) -> String {
+    let mut text = key.as_str().to_owned();
+    // Keys are ASCII and hold no byte below `-`.
+    if let Some(before) = text.pop().and_then(|last| char::from_u32(u32::from(last) - 1)) {
+        text.push(before);
+        text.push('~');
+    }
+    text
 }
 
 /// The checks of a listing, across its pages.

@@ -1,14 +1,11 @@
 //! A finding: the fault of an object, the snapshots that it affects, and the remedy.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::Serialize;
 
 use crate::format::ids::{NameId, ObjectHash, WriterId};
-
-/// Most findings that are kept; the others are counted.
-pub const MAX_FINDINGS: usize = 10_000;
 
 /// The fault of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -83,7 +80,7 @@ pub enum ObjectKind {
 }
 
 impl ObjectKind {
-    fn remedy(self, fault: Fault) -> &'static str {
+    pub(super) fn remedy(self, fault: Fault) -> &'static str {
         if fault == Fault::Newer {
             return "use the kbak that wrote it, or a newer one";
         }
@@ -177,7 +174,8 @@ pub struct Finding {
     /// tell if copies of its chunks make the older snapshots whole.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub distrusted: bool,
-    /// True if it is a hint that no newest snapshot names: no restore and no later backup needs it.
+    /// True if it is a hint that no newest snapshot names, or an object that no snapshot names: no restore and no
+    /// later backup needs it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub obsolete: bool,
     /// The snapshots that it affects, oldest first.
@@ -198,160 +196,5 @@ impl Finding {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} is {}: {}", self.object, self.fault.word(), self.detail)
-    }
-}
-
-/// All findings, at most one per object: the first that is found.
-#[derive(Debug, Default)]
-pub struct Findings {
-    found: BTreeMap<String, Finding>,
-    /// Objects with a finding that no signed object names. Anyone with write access can make many of
-    /// them, so they give way to the others.
-    unnamed: Vec<String>,
-    left_out: u64,
-}
-
-impl Findings {
-    /// Adds a finding, unless the object has one.
-    pub fn add(
-        &mut self,
-        object: impl Into<String>,
-        role: ObjectKind,
-        fault: Fault,
-        detail: impl Into<String>,
-    ) {
-        let object = object.into();
-        if self.found.contains_key(&object) {
-            return;
-        }
-        if self.found.len() >= MAX_FINDINGS {
-            self.left_out += 1;
-            match self.unnamed.pop() {
-                Some(other) => self.found.remove(&other),
-                None => return,
-            };
-        }
-        let remedy = role.remedy(fault).to_owned();
-        let finding = Finding {
-            object: object.clone(),
-            role,
-            fault,
-            detail: detail.into(),
-            healed: false,
-            distrusted: false,
-            obsolete: false,
-            snapshots: Vec::new(),
-            remedy,
-        };
-        self.found.insert(object, finding);
-    }
-
-    /// Adds a finding on an object that no signed object names, if there is room.
-    pub fn add_unnamed(
-        &mut self,
-        object: impl Into<String>,
-        role: ObjectKind,
-        fault: Fault,
-        detail: impl Into<String>,
-    ) {
-        let object = object.into();
-        if self.found.len() >= MAX_FINDINGS {
-            self.left_out += u64::from(!self.has(&object));
-        } else if !self.has(&object) {
-            self.unnamed.push(object.clone());
-            self.add(object, role, fault, detail);
-        }
-    }
-
-    /// Counts findings that were not kept.
-    pub fn leave_out(&mut self, count: u64) {
-        self.left_out += count;
-    }
-
-    /// True if `object` has a finding.
-    #[must_use]
-    pub fn has(&self, object: &str) -> bool {
-        self.found.contains_key(object)
-    }
-
-    /// Records that the fault of `object` affects a snapshot, and an item of it if that is known.
-    pub fn mark_affected(
-        &mut self,
-        object: &str,
-        plan: PlanRef,
-        sequence: u64,
-        hash: ObjectHash,
-        item: Option<&str>,
-    ) {
-        let Some(finding) = self.found.get_mut(object) else { return };
-        let at = finding.snapshots.iter().position(|one| (one.plan, one.hash) == (plan, hash));
-        let at = at.unwrap_or_else(|| {
-            finding.snapshots.push(AffectedSnapshot { plan, sequence, hash, items: BTreeSet::new() });
-            finding.snapshots.len() - 1
-        });
-        finding.snapshots[at].items.extend(item.map(str::to_owned));
-    }
-
-    /// Records that restores are whole in spite of the fault of `object`.
-    pub fn mark_restorable(&mut self, object: &str) {
-        if let Some(finding) = self.found.get_mut(object) {
-            finding.healed = true;
-            finding.distrusted = false;
-            finding.remedy =
-                "nothing: restores use the copies; prune removes it when nothing needs it".into();
-        }
-    }
-
-    /// Records that no run writes into the epoch of the bad pack `object` any more.
-    pub fn mark_closed(&mut self, object: &str) {
-        if let Some(finding) = self.found.get_mut(object) {
-            "bring back its older version, if the bucket keeps versions; restores look for copies, and without one \
-             these snapshots have lost its data. Its epoch is closed: the next backup stores nothing in it, and \
-             snapshots of later epochs do not need it"
-                .clone_into(&mut finding.remedy);
-        }
-    }
-
-    /// Records that a signed record names the bad pack `object`. `opened` is true if an identity has proved which
-    /// of its chunks have no copy; `newest` are the newest snapshots.
-    pub fn mark_distrusted(&mut self, object: &str, newest: &BTreeSet<ObjectHash>, opened: bool) {
-        let Some(finding) = self.found.get_mut(object).filter(|finding| !finding.healed) else { return };
-        if finding.snapshots.iter().any(|snapshot| newest.contains(&snapshot.hash)) {
-            "the next backup stores its data anew: a signed record names it already"
-                .clone_into(&mut finding.remedy);
-            return;
-        }
-        if opened {
-            "bring back its older version, if the bucket keeps versions; otherwise these items are lost in these \
-             snapshots, and newer ones do not need it"
-                .clone_into(&mut finding.remedy);
-            return;
-        }
-        finding.distrusted = true;
-        "the newest snapshot is whole without it; kbak verify --identity OWNER-KEY tells whether copies make the \
-         older ones whole"
-            .clone_into(&mut finding.remedy);
-    }
-
-    /// Records which faulty hints none of the `newest` snapshots names.
-    pub fn mark_obsolete(&mut self, newest: &BTreeSet<ObjectHash>) {
-        let of_older = |finding: &&mut Finding| {
-            let is_newest = |snapshot: &AffectedSnapshot| newest.contains(&snapshot.hash);
-            finding.role == ObjectKind::Hint && !finding.snapshots.iter().any(is_newest)
-        };
-        for finding in self.found.values_mut().filter(of_older) {
-            finding.obsolete = true;
-            "nothing: the newest snapshot does not name it, and restores do not need it"
-                .clone_into(&mut finding.remedy);
-        }
-    }
-
-    /// Returns the findings by key, and the number of those not kept.
-    #[must_use]
-    pub fn finish(mut self) -> (Vec<Finding>, u64) {
-        for finding in self.found.values_mut() {
-            finding.snapshots.sort_unstable();
-        }
-        (self.found.into_values().collect(), self.left_out)
     }
 }

@@ -1,6 +1,7 @@
 //! Compares the listing of an epoch's folder with the objects that its snapshots name.
 
-use super::finding::{Fault, MAX_FINDINGS, ObjectKind};
+use super::finding::{Fault, ObjectKind};
+use super::findings::MAX_FINDINGS;
 use super::named_objects::{Domain, NamedObjects, Object, named_as};
 use super::{Check, Depth};
 use crate::format::ids::{NameId, ObjectHash};
@@ -11,30 +12,49 @@ use std::collections::BTreeMap;
 
 type ObjectFault = (ObjectKey, ObjectKind, Fault, String, ObjectHash);
 
+/// The need for an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// A signed object names it.
+    Named,
+    /// No signed object names it, and yet somebody may need it: a pack whose list cannot be read, a wrap without a
+    /// receipt. Or it is no file.
+    Unnamed,
+    /// No signed object names it: nothing needs it.
+    Orphan,
+}
+
 /// All faults in objects that a signed object names; of the others, which anyone may store, at most
-/// [`MAX_FINDINGS`].
+/// [`MAX_FINDINGS`] of each kind.
 #[derive(Default)]
 pub(super) struct ObjectFaults {
     pub(super) named: Vec<ObjectFault>,
     pub(super) unnamed: Vec<ObjectFault>,
+    pub(super) orphans: Vec<ObjectFault>,
     pub(super) more: u64,
+    pub(super) more_orphans: u64,
 }
 
 impl ObjectFaults {
-    pub(super) fn add(&mut self, named: bool, wrong: impl FnOnce() -> ObjectFault) {
-        if named {
-            self.named.push(wrong());
-        } else if self.unnamed.len() < MAX_FINDINGS {
-            self.unnamed.push(wrong());
+    pub(super) fn add(&mut self, claim: Claim, wrong: impl FnOnce() -> ObjectFault) {
+        let (faults, more) = match claim {
+            Claim::Named => return self.named.push(wrong()),
+            Claim::Unnamed => (&mut self.unnamed, &mut self.more),
+            Claim::Orphan => (&mut self.orphans, &mut self.more_orphans),
+        };
+        if faults.len() < MAX_FINDINGS {
+            faults.push(wrong());
         } else {
-            self.more += 1;
+            *more += 1;
         }
     }
 
     pub(super) fn append(&mut self, others: Self) {
         self.named.extend(others.named);
         self.unnamed.extend(others.unnamed);
+        self.orphans.extend(others.orphans);
         self.more += others.more;
+        self.more_orphans += others.more_orphans;
     }
 }
 
@@ -42,8 +62,7 @@ pub(super) struct Read {
     pub(super) entry: ListedObject,
     pub(super) role: ObjectKind,
     pub(super) hash: ObjectHash,
-    /// True if a signed object names it.
-    pub(super) named: bool,
+    pub(super) claim: Claim,
 }
 
 pub(super) struct ListingComparison<'a> {
@@ -86,10 +105,25 @@ impl<'a> ListingComparison<'a> {
     pub(super) fn entry(&mut self, entry: &ListedObject) -> Option<Read> {
         // The listing has reported objects outside the layout already.
         let placed = self.path.object_at(&entry.key)?;
-        let named = self.names(&entry.key, placed);
-        self.no_file(entry, placed, named);
+        let claim = self.claim(entry, placed);
+        self.no_file(entry, placed, claim);
         let (role, hash) = self.enter(entry, placed).filter(|_| !is_foreign(entry))?;
-        Some(Read { entry: entry.clone(), role, hash, named })
+        Some(Read { entry: entry.clone(), role, hash, claim })
+    }
+
+    fn claim(&self, entry: &ListedObject, placed: EpochObject) -> Claim {
+        if self.names(&entry.key, placed) {
+            return Claim::Named;
+        }
+        let is_orphan = match placed {
+            EpochObject::Epoch | EpochObject::Snapshot(_) | EpochObject::Wrap(_) => false,
+            EpochObject::Body(_) | EpochObject::InDomain(_, ObjectClass::PackRefs, _) => entry.is_file,
+            EpochObject::InDomain(id, ObjectClass::Pack, _) => {
+                entry.is_file && self.domains.get(&id).is_none_or(|domain| !domain.is_incomplete)
+            }
+            EpochObject::InDomain(..) => true,
+        };
+        if is_orphan { Claim::Orphan } else { Claim::Unnamed }
     }
 
     /// True if a signed object names `key`.
@@ -108,13 +142,13 @@ impl<'a> ListingComparison<'a> {
 
     /// Records entries that are no file, or larger than any object: no writer makes them. They are
     /// faults wherever an object would be, named or not, and are not read.
-    pub(super) fn no_file(&mut self, entry: &ListedObject, placed: EpochObject, named: bool) {
+    pub(super) fn no_file(&mut self, entry: &ListedObject, placed: EpochObject, claim: Claim) {
         let Some((role, hash)) = role_of(placed).filter(|_| is_foreign(entry)) else { return };
         let detail = match entry.is_file {
             true => format!("it has {} bytes, and no object has more than {MAX_OBJECT}", entry.size),
             false => StoreErrorKind::NotAFile.to_string(),
         };
-        self.wrong.add(named, || (entry.key.clone(), role, Fault::Altered, detail, hash));
+        self.wrong.add(claim, || (entry.key.clone(), role, Fault::Altered, detail, hash));
     }
 
     /// Returns the role and hash of an object that must be read.

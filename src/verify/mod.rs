@@ -9,6 +9,7 @@ mod chain;
 mod contents;
 mod distrust;
 mod finding;
+mod findings;
 mod hints;
 mod listing;
 mod named_objects;
@@ -31,7 +32,8 @@ use crate::repository::{error::RepositoryError, fetched::Fetched, records::Recor
 use crate::store::listing::folders;
 
 pub use distrust::{DistrustError, distrust};
-pub use finding::{AffectedSnapshot, Fault, Finding, Findings, MAX_FINDINGS, ObjectKind, PlanRef};
+pub use finding::{AffectedSnapshot, Fault, Finding, ObjectKind, PlanRef};
+pub use findings::{Findings, LeftOut, MAX_FINDINGS};
 use named_objects::NamedObjects;
 pub use report::{Depth, DomainRef, Head, Options, Totals, VerifyReport};
 
@@ -326,7 +328,7 @@ impl Check<'_> {
             );
         }
         self.findings.mark_obsolete(&self.heads.iter().map(|head| head.hash).collect());
-        let (findings, findings_left_out) = self.findings.finish();
+        let (findings, left_out) = self.findings.finish();
         VerifyReport {
             repository: self.view.store.describe(),
             checked: self.totals,
@@ -334,7 +336,8 @@ impl Check<'_> {
             resets: self.resets.into_iter().collect(),
             not_checked: self.not_checked.into_iter().collect(),
             findings,
-            findings_left_out,
+            findings_left_out: left_out.all,
+            orphans_left_out: left_out.orphans,
             closed_epochs: self.closed,
         }
     }

@@ -11,7 +11,7 @@ use crate::format::ids::NameId;
 use crate::format::layout::{EpochObject, EpochPath, ObjectClass};
 use crate::format::pack_refs::{EtagPrint, MAX_PACK_REFS, PackName, PackRefs, StoreTag};
 use crate::repository::fetched::{self, Fetched};
-use crate::store::{StoreError, listing::list_all};
+use crate::store::{StoreError, listing::list_all_beside};
 
 /// Fails if the store cannot be read.
 type Result<T> = std::result::Result<T, StoreError>;
@@ -28,21 +28,23 @@ pub(super) async fn check(check: &mut Check<'_>, path: EpochPath, wanted: &mut N
     let mut listing = ListingComparison::new(check, path, wanted, needed);
     let store = check.view.store.clone();
     let meter = check.meter.clone();
-    let mut read = list_all(store.clone(), path.prefix(), check.view.reporter.clone())
+    // Snapshots were listed and checked with the chain.
+    let (prefix, snapshots) = (path.prefix(), path.snapshots_prefix());
+    let mut read = list_all_beside(store.clone(), prefix, snapshots, check.view.reporter.clone())
         .try_filter_map(|entry| std::future::ready(Ok(listing.entry(&entry))))
-        .map_ok(|Read { entry, role, hash, named }| {
+        .map_ok(|Read { entry, role, hash, claim }| {
             let (store, meter) = (store.clone(), meter.clone());
             meter.add_bytes_total(entry.size);
             async move {
                 let content = fetched::check(&store, &entry.key, hash, entry.size).await?;
                 meter.add_bytes(entry.size);
-                Ok((Read { entry, role, hash, named }, content))
+                Ok((Read { entry, role, hash, claim }, content))
             }
         })
         .try_buffer_unordered(PARALLEL);
     let mut faults = ObjectFaults::default();
     let (mut objects, mut bytes, mut packs) = (0, 0, 0);
-    while let Some((Read { entry, role, hash, named }, content)) = read.try_next().await? {
+    while let Some((Read { entry, role, hash, claim }, content)) = read.try_next().await? {
         objects += 1;
         bytes += entry.size;
         packs += u64::from(role == ObjectKind::Pack);
@@ -51,7 +53,7 @@ pub(super) async fn check(check: &mut Check<'_>, path: EpochPath, wanted: &mut N
             Fetched::Missing => (Fault::Missing, "it was listed and is gone"),
             Fetched::Corrupt => (Fault::Altered, "its SHA-256 is not its name"),
         };
-        faults.add(named, || (entry.key, role, fault, detail.into(), hash));
+        faults.add(claim, || (entry.key, role, fault, detail.into(), hash));
     }
     drop(read);
     faults.append(listing.end());
@@ -83,7 +85,10 @@ fn report(check: &mut Check<'_>, path: EpochPath, wanted: &mut NamedObjects, fau
     for (key, role, fault, detail, _) in faults.unnamed {
         check.findings.add_unnamed(key.as_str(), role, fault, detail);
     }
-    check.findings.leave_out(faults.more);
+    for (key, role, fault, detail, _) in faults.orphans {
+        check.findings.add_orphan(key.as_str(), role, fault, detail);
+    }
+    check.findings.leave_out(faults.more, faults.more_orphans);
 }
 
 /// Reads the needs objects of a domain, and collects the packs that they list.

@@ -99,6 +99,8 @@ pub struct VerifyReport {
     pub findings: Vec<Finding>,
     /// Number of findings that are not listed.
     pub findings_left_out: u64,
+    /// Those of them on objects that no snapshot names: nothing needs these.
+    pub orphans_left_out: u64,
     /// Epochs that none of the given identities opens.
     pub closed_epochs: Vec<EpochId>,
 }
@@ -108,7 +110,8 @@ impl VerifyReport {
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         let open = |finding: &&Finding| !finding.is_settled();
-        if self.findings.iter().filter(open).any(|finding| finding.fault != Fault::Newer) {
+        let is_unknown = self.findings_left_out > self.orphans_left_out;
+        if is_unknown || self.findings.iter().filter(open).any(|finding| finding.fault != Fault::Newer) {
             Outcome::Damaged
         } else if self.findings.iter().any(|finding| open(&finding)) {
             Outcome::Usage

@@ -126,6 +126,9 @@ async fn unreferenced_objects_displace_no_finding() {
         let key = ObjectKey::parse(&format!("{folder}/{at:064x}")).expect("a key");
         damaged.set(&key, &b"x"[..]);
     }
+    let rubbish = damaged.verify(Depth::All, false).await;
+    assert_eq!((rubbish.outcome().code(), rubbish.findings.len()), (0, MAX_FINDINGS));
+    assert_eq!(rubbish.orphans_left_out, 7);
     let mut bad = damaged.objects[&pack].to_vec();
     let middle = bad.len() / 2;
     bad[middle] ^= 1;
@@ -137,6 +140,7 @@ async fn unreferenced_objects_displace_no_finding() {
         assert!(matches!(found.as_slice(), [one] if !one.snapshots.is_empty()), "{found:?}");
         assert_eq!(verdict.findings.len(), MAX_FINDINGS);
         assert_eq!(verdict.findings_left_out, planted + 1 - MAX_FINDINGS as u64);
+        assert_eq!((verdict.outcome().code(), verdict.orphans_left_out), (4, verdict.findings_left_out));
     }
 }
 

@@ -1,5 +1,6 @@
 //! Streams that try to write outside the target.
 
+mod failure_report;
 mod forged_names;
 mod forged_past;
 mod overwritten;

@@ -12,7 +12,7 @@ from signed import MAX_DOCUMENT, Invalid, open_document, parse_document, public_
 MARKER = b'{"kbak":1}'
 MAX_RECORD = 64 << 10
 MAX_BODY = 256 << 20
-MAX_FOLDERS = 100
+MAX_FOLDERS = 40
 STATES = ("good", "anomalous", "accepted", "gap", "pending", "skipped")
 
 
@@ -191,6 +191,11 @@ class Records:
         return [fields["wrap"] for fields in of if fields.get("wrap")]
 
 
+def unnamed(folders, known):
+    """Returns those of the folders that no signed key names and that readers look into."""
+    return [folder for folder in folders if folder not in known][:MAX_FOLDERS]
+
+
 class Plan:
     """The epochs and the chain of one plan."""
 
@@ -198,7 +203,7 @@ class Plan:
         self.store, self.pin, self.writer, self.plan = store, pin, writer, plan
         self.epochs, self.bad_epochs, self.missing_copies, self.gone = {}, [], [], []
         self.chain, self.bad_manifests, self.late = {}, [], []
-        folders = store.folders(f"{writer}/{plan}/")[: len(copies) + MAX_FOLDERS]
+        folders = unnamed(store.folders(f"{writer}/{plan}/"), copies)
         for epoch in sorted(set(copies) | {name for name in folders if is_hex(name, 32)}):
             self._epoch(epoch, copies.get(epoch, []))
         for epoch in sorted(self.epochs, key=lambda id: (self.epochs[id]["created"], id)):
@@ -358,7 +363,7 @@ class Repository:
         self.records, self.plans = {}, []
         for writer in pin.writers():
             copies = self._copies(writer)
-            folders = store.folders(f"{writer}/")[: len(copies) + MAX_FOLDERS]
+            folders = unnamed(store.folders(f"{writer}/"), {*copies, "epochs", "probe", "records"})
             plans = sorted(set(copies) | {name for name in folders if is_hex(name, 16)})
             self.records[writer] = Records(store, pin, writer)
             for plan in plans:

@@ -199,7 +199,12 @@ class PlanCheck:
             size = packs[domain][digest] if needed else objects.get(key, (None, None))[1]
             fault = self._entry(entry, digest, size, needed)
             if fault:
+                # A pack may be one that an unreadable list names, and a wrap an owner's whom no receipt names.
+                found = kind in ("pack", "needs", "body") and entry.is_file and entry.key not in self.findings
+                orphan = found and not needed and key not in objects
                 self.findings.report(entry.key, ROLES.get(kind, "hint"), fault)
+                if orphan and (kind != "pack" or (epoch, domain) not in self.incomplete):
+                    self.findings[entry.key]["obsolete"] = True
                 bad |= {digest} if needed else set()
         for domain, of in packs.items():
             for pack in of:

@@ -1,5 +1,7 @@
 //! A store with any number of rubbish objects, which takes no memory for them: their keys are computed when they
 //! are listed. Each request takes a given time, and is counted by the place that it is about.
+//!
+//! Measured programs wait for it, so it is cheap: a request computes the keys of its page, and some twenty more.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -29,16 +31,26 @@ pub struct JunkPlace {
 /// Requests by place.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Requests {
-    /// Pages whose last entry is rubbish of the place.
-    pub pages: BTreeMap<&'static str, u64>,
+    /// Listings whose page holds rubbish of the place, or is empty and of a folder with such rubbish.
+    pub lists: BTreeMap<&'static str, u64>,
     /// Reads of rubbish objects.
     pub gets: BTreeMap<&'static str, u64>,
+    /// All listings.
+    pub all_lists: u64,
+}
+
+/// A place with its first and last key.
+struct PlaceRange {
+    place: JunkPlace,
+    first: String,
+    last: String,
 }
 
 /// Adds rubbish to the listings of another store.
 pub struct JunkStore {
     inner: Arc<dyn Store>,
-    places: Vec<JunkPlace>,
+    /// Ascending; no key of one is between two of another.
+    places: Vec<PlaceRange>,
     count: u32,
     latency: Duration,
     requests: Mutex<Requests>,
@@ -46,12 +58,16 @@ pub struct JunkStore {
 
 impl JunkStore {
     /// Adds `count` objects in each of `places`.
-    pub fn new(inner: Arc<dyn Store>, mut places: Vec<JunkPlace>, count: u32, latency: Duration) -> Self {
-        places.sort_by_key(|place| (place.key)(0));
-        for place in &places {
+    pub fn new(inner: Arc<dyn Store>, places: Vec<JunkPlace>, count: u32, latency: Duration) -> Self {
+        let range = |place: JunkPlace| {
             let keys = [0, 1, count / 2, count - 1].map(|number| (place.key)(number));
             assert!(keys.is_sorted() && keys.iter().all(|key| ObjectKey::parse(key).is_some()), "{keys:?}");
-        }
+            let [first, .., last] = keys;
+            PlaceRange { place, first, last }
+        };
+        let mut places: Vec<PlaceRange> = places.into_iter().map(range).collect();
+        places.sort_by(|one, other| one.first.cmp(&other.first));
+        assert!(places.is_sorted_by(|one, next| one.last < next.first), "places are apart");
         Self { inner, places, count, latency, requests: Mutex::default() }
     }
 
@@ -61,42 +77,75 @@ impl JunkStore {
     }
 
     fn place_of(&self, key: &str) -> Option<&JunkPlace> {
-        self.places
-            .iter()
-            .find(|place| self.number_after(place, key, false).is_some_and(|at| (place.key)(at) == key))
+        let range = self.places.iter().find(|range| range.last.as_str() >= key)?;
+        let at = self.number_after(range, key, false)?;
+        ((range.place.key)(at) == key).then_some(&range.place)
     }
 
     /// Returns the number of the first object of a place that is at `key` or after it.
-    fn number_after(&self, place: &JunkPlace, key: &str, beyond: bool) -> Option<u32> {
-        let (mut low, mut high) = (0, self.count);
+    fn number_after(&self, range: &PlaceRange, key: &str, beyond: bool) -> Option<u32> {
+        let is_before = |here: &str| here < key || (beyond && here == key);
+        if is_before(&range.last) {
+            return None;
+        }
+        let (mut low, mut high) = (0, if is_before(&range.first) { self.count } else { 0 });
         while low < high {
             let middle = (low + high) / 2;
-            let here = (place.key)(middle);
-            if here.as_str() < key || (beyond && here == key) { low = middle + 1 } else { high = middle }
+            if is_before(&(range.place.key)(middle)) { low = middle + 1 } else { high = middle }
         }
-        (low < self.count).then_some(low)
+        Some(low)
     }
 
-    /// Returns up to a page of rubbish under `prefix`, after `from`.
-    fn junk(&self, prefix: &str, from: Option<&str>, most: usize) -> Vec<(ListedObject, &'static str)> {
+    /// Returns up to a page of rubbish under `prefix`, after `from`, and counts the listing.
+    fn junk(&self, prefix: &str, from: Option<&str>, most: usize) -> Vec<ListedObject> {
         let mut found = Vec::new();
-        for place in &self.places {
+        let mut places = Vec::new();
+        for range in &self.places {
             let start = match from {
-                Some(from) if from >= prefix => self.number_after(place, from, true),
-                _ => self.number_after(place, prefix, false),
+                Some(from) if from >= prefix => self.number_after(range, from, true),
+                _ => self.number_after(range, prefix, false),
             };
+            let before = found.len();
             for number in start.unwrap_or(self.count)..self.count {
-                let key = (place.key)(number);
+                let key = (range.place.key)(number);
                 if found.len() >= most || !key.starts_with(prefix) {
                     break;
                 }
                 let key = ObjectKey::parse(&key).expect("a key");
                 let modified = Timestamp::UNIX_EPOCH;
-                let entry = ListedObject { key, size: CLAIMED, is_file: true, modified, etag: None };
-                found.push((entry, place.name));
+                found.push(ListedObject { key, size: CLAIMED, is_file: true, modified, etag: None });
+            }
+            if found.len() > before {
+                places.push(range.place.name);
             }
         }
+        if found.is_empty() {
+            let asked = self.places.iter().filter(|range| self.has_folder(range, prefix));
+            places.extend(asked.map(|range| range.place.name));
+        }
+        let mut requests = lock(&self.requests);
+        requests.all_lists += 1;
+        for place in places {
+            *requests.lists.entry(place).or_default() += 1;
+        }
         found
+    }
+
+    /// True if `prefix` is a folder that one object of a place makes, or is or lies beneath the folder of an object.
+    fn has_folder(&self, range: &PlaceRange, prefix: &str) -> bool {
+        let key = |number: u32| (number < self.count).then(|| (range.place.key)(number));
+        let is_around = |key: &String| {
+            let folder = key.rsplit_once('/').map_or("", |(folder, _)| folder);
+            prefix.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
+        };
+        let at = self.number_after(range, prefix, false);
+        let before = at.unwrap_or(self.count).checked_sub(1).and_then(key);
+        if before.as_ref().is_some_and(is_around) {
+            return true;
+        }
+        let Some(here) = at.and_then(key).filter(|here| here.starts_with(prefix)) else { return false };
+        let next = at.and_then(|at| key(at + 1));
+        is_around(&here) || next.is_none_or(|next| !next.starts_with(prefix))
     }
 }
 
@@ -140,21 +189,15 @@ impl Store for JunkStore {
         tokio::time::sleep(self.latency).await;
         let inner_page = self.inner.list(prefix, from).await?;
         let mut more = inner_page.next.is_some();
-        let junk = self.junk(prefix, from.map(|from| from.0.as_str()), MAX_PAGE + 1);
-        let mut entries: Vec<(ListedObject, Option<&'static str>)> =
-            junk.into_iter().map(|(entry, place)| (entry, Some(place))).collect();
+        let mut entries = self.junk(prefix, from.map(|from| from.0.as_str()), MAX_PAGE + 1);
         if let (true, Some(last)) = (more, inner_page.entries.last()) {
-            entries.retain(|(entry, _)| entry.key < last.key);
+            entries.retain(|entry| entry.key < last.key);
         }
-        entries.extend(inner_page.entries.into_iter().map(|entry| (entry, None)));
-        entries.sort_by(|(one, _), (other, _)| one.key.cmp(&other.key));
+        entries.extend(inner_page.entries);
+        entries.sort_by(|one, other| one.key.cmp(&other.key));
         more |= entries.len() > MAX_PAGE;
         entries.truncate(MAX_PAGE);
-        if let Some(place) = entries.last().and_then(|(_, place)| *place) {
-            *lock(&self.requests).pages.entry(place).or_default() += 1;
-        }
-        let next = entries.last().filter(|_| more).map(|(entry, _)| PageToken(entry.key.as_str().to_owned()));
-        let entries = entries.into_iter().map(|(entry, _)| entry).collect();
+        let next = entries.last().filter(|_| more).map(|entry| PageToken(entry.key.as_str().to_owned()));
         Ok(ObjectPage { entries, unknown: Vec::new(), next })
     }
 

@@ -31,6 +31,7 @@ use crate::runtime::{kill_point, lock};
 
 use super::carrier::Carrier;
 use super::error::BackupError;
+use super::history::History;
 use super::item::{ItemJob, ItemResult};
 use super::job::{BackupContext, BackupJob, BackupReport};
 use super::lineage::{Lineage, OtherRuns};
@@ -255,6 +256,7 @@ impl Run<'_> {
             context.reporter.warn(context.keeper.describe(), message);
         }
         Ok(BackupReport {
+            history: History::of(&start.chain, &committed.envelope, &items),
             committed,
             items,
             born: ready.born.clone(),

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use clap::Args;
-use jiff::Timestamp;
 
-use super::gaps::{gap_report, is_safe_or_accepted};
+use super::gaps::gap_report;
 use crate::backup::coordinator::backup;
 use crate::backup::epoch_secret::EpochSecretPlace;
 use crate::backup::from_plan::RunChoices;
+use crate::backup::history::History;
 use crate::backup::job::{BackupContext, BackupJob, BackupReport};
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::options::key_files::{read_pin, read_writer_key};
@@ -24,15 +24,14 @@ use crate::format::sign::Namespace;
 use crate::format::signers::Signers;
 use crate::keys::writer_key::WriterKey;
 use crate::plan::{AcceptedGap, BackupPlan, COMPRESSION_LEVELS, Problem, UNCOVERED, ValidPlan, item_matches};
+use crate::report::error::causes;
 use crate::report::event::{Event, Meter, Reporter};
 use crate::report::item_state::ItemState;
 use crate::report::run::{ItemReport, RunReport, SnapshotReport};
 use crate::report::text::{plural, utc};
 use crate::repository::epoch::current::Reason;
-use crate::repository::epoch::stored;
-use crate::repository::{chain, reports};
+use crate::repository::reports;
 use crate::runtime::Runtime;
-use crate::store::Store;
 
 /// Arguments of `kbak backup`.
 #[derive(Debug, Args)]
@@ -115,16 +114,11 @@ pub(crate) fn run(args: &BackupArgs, console: &Console) -> Result<Exit, Failure>
             runtime: &runtime,
             reporter: &reporter,
         };
-        let done = backup(job, context).await?;
-        let history = match done.outcome() {
-            Exit::Safe => History::default(),
-            _ => read_history(&store, &key, name, &signers, &done).await,
-        };
-        Ok((done, history))
+        Ok(backup(job, context).await?)
     });
     let failure = match outcome {
-        Ok((done, history)) => {
-            fill_report(&mut report, &done, &history, &reporter.meters());
+        Ok(done) => {
+            fill_report(&mut report, &done, &reporter.meters());
             list_accepted_gaps(&mut report, &done, &plan.spec.accept);
             report.next_due = plan.spec.next_due(report.last_success);
             None
@@ -134,7 +128,7 @@ pub(crate) fn run(args: &BackupArgs, console: &Console) -> Result<Exit, Failure>
     let report = run_report::complete(report, failure.as_ref(), display, &reporter, &notices);
     // A usage error concerns only its caller, and an interrupted run has no time left to store a report.
     if failure.as_ref().is_some_and(|failure| !matches!(failure.exit, Exit::Usage | Exit::Interrupted)) {
-        store_failure_report(&plan, &key, &report, console);
+        store_failure_report(&plan, &epoch_secret, &key, &report, console);
     }
     output.publish(report, failure.as_ref())
 }
@@ -189,13 +183,20 @@ fn read_keys(plan: &BackupPlan) -> Result<(WriterKey, Signers, Option<String>), 
 }
 
 /// Stores the report of a failed run, encrypted for owners. `kbak snapshots --failed` lists it.
-fn store_failure_report(plan: &BackupPlan, key: &WriterKey, report: &RunReport, console: &Console) {
+fn store_failure_report(
+    plan: &BackupPlan,
+    epoch_secret: &EpochSecretPlace,
+    key: &WriterKey,
+    report: &RunReport,
+    console: &Console,
+) {
     let stored = signals::until_signalled(async {
         let (runtime, silent) = (Runtime::real(), Reporter::silent());
         let store = store::open_store(&plan.spec.repository, None, false, &runtime, &silent).await?;
-        reports::store(&store, key, plan.name(), report)
+        let keeper = epoch_secret.open(key, plan.name(), &runtime, &silent).await?;
+        reports::store(&store, key, &*keeper, plan.name(), report)
             .await
-            .map_err(|error| Failure::new(Exit::Unreachable, error.to_string()))
+            .map_err(|error| Failure::new(Exit::Unreachable, causes(&error)))
     });
     match stored {
         Ok(key) => console.line(&format!("· the failure report was stored, encrypted: {key}")),
@@ -208,51 +209,9 @@ fn hostname() -> String {
     name.trim().to_owned()
 }
 
-/// The newest good copies of items that have gaps, and the last successful run, from earlier snapshots.
-#[derive(Debug, Default)]
-struct History {
-    newest_good: Vec<(String, u64, Timestamp)>,
-    last_success: Option<Timestamp>,
-}
-
-/// Finds the newest good copy of each item that has a gap now; none if the store cannot be read.
-async fn read_history(
-    store: &Arc<dyn Store>,
-    key: &WriterKey,
-    plan: &str,
-    signers: &Signers,
-    done: &BackupReport,
-) -> History {
-    let silent = Reporter::silent();
-    let plan = key.plan(plan);
-    let Ok(epochs) = stored::list(store, key.writer, plan, Some(key.repository), signers, &silent).await
-    else {
-        return History::default();
-    };
-    let ids = epochs.all.iter().map(|stored| stored.epoch.epoch);
-    let Ok(chain) = chain::read(store, key.writer, plan, ids, signers, &silent).await else {
-        return History::default();
-    };
-    let mut history = History::default();
-    for snapshot in chain.iter().rev() {
-        let envelope = snapshot.envelope();
-        if history.last_success.is_none() && envelope.items.iter().all(|item| is_safe_or_accepted(item.state))
-        {
-            history.last_success = Some(envelope.finished);
-        }
-        for (item, _) in done.items.iter().filter(|(item, _)| !item.state.is_safe()) {
-            let good = envelope.items.iter().any(|one| one.id == item.id && one.state.is_safe());
-            if good && !history.newest_good.iter().any(|(name, ..)| *name == item.name) {
-                history.newest_good.push((item.name.clone(), envelope.seq, envelope.finished));
-            }
-        }
-    }
-    history
-}
-
-fn fill_report(report: &mut RunReport, done: &BackupReport, history: &History, meters: &[Arc<Meter>]) {
+fn fill_report(report: &mut RunReport, done: &BackupReport, meters: &[Arc<Meter>]) {
     report.exit = done.outcome();
-    let open = done.items.iter().filter(|(item, _)| !is_safe_or_accepted(item.state)).count() as u64;
+    let open = done.items.iter().filter(|(item, _)| !item.state.is_safe_or_accepted()).count() as u64;
     let seq = done.committed.seq;
     let uncovered = done.coverage.as_ref().filter(|coverage| !coverage.is_fine());
     report.coverage.clone_from(&done.coverage);
@@ -262,10 +221,11 @@ fn fill_report(report: &mut RunReport, done: &BackupReport, history: &History, m
         (open, _) => format!("snapshot {seq:06} committed with {}", plural(open, "gap", "gaps")),
     };
     report.snapshot = Some(SnapshotReport { sequence: seq, hash: done.committed.head.to_string() });
-    report.items = done.items.iter().map(|(item, text)| item_report(item, text, history, meters)).collect();
+    report.items =
+        done.items.iter().map(|(item, text)| item_report(item, text, &done.history, meters)).collect();
     report.last_success = match done.outcome() {
         Exit::Safe => Some(done.committed.envelope.finished),
-        _ => history.last_success,
+        _ => done.history.last_success,
     };
     if let Some(reason) = &done.born {
         let why = match reason {
@@ -310,7 +270,7 @@ fn list_accepted_gaps(report: &mut RunReport, done: &BackupReport, accept: &[Acc
 fn item_report(item: &Item, summary: &str, history: &History, meters: &[Arc<Meter>]) -> ItemReport {
     let meter = run_report::meter(meters, &item.name);
     let reading = meter.map(Meter::read).unwrap_or_default();
-    let good = history.newest_good.iter().find(|(name, ..)| *name == item.name);
+    let good = history.newest_good.get(&item.name);
     ItemReport {
         item: item.name.clone(),
         state: item.state,
@@ -321,7 +281,7 @@ fn item_report(item: &Item, summary: &str, history: &History, meters: &[Arc<Mete
         new_bytes: reading.new_bytes,
         gaps: item.gaps.iter().map(gap_report).collect(),
         objects: Vec::new(),
-        newest_good: good.map(|(_, seq, at)| (*seq, *at)),
+        newest_good: good.copied(),
         remedy: remedy(item.state).map(str::to_owned),
     }
 }

@@ -1,7 +1,6 @@
 //! The gaps of items, as several verbs report them.
 
 use crate::format::body::{Gap, Item};
-use crate::report::item_state::ItemState;
 use crate::report::run::GapReport;
 use crate::restore::folder::Paths;
 
@@ -13,9 +12,4 @@ pub(crate) fn gap_report(gap: &Gap) -> GapReport {
 /// Returns the gaps of the snapshot in an item, or in these paths of it.
 pub(crate) fn missing<'a>(item: &'a Item, paths: Option<&'a Paths>) -> impl Iterator<Item = &'a Gap> {
     item.gaps.iter().filter(move |gap| paths.is_none_or(|paths| paths.concern(&gap.object)))
-}
-
-/// Returns true for an item without a gap, and for one whose gap the plan accepts.
-pub(crate) fn is_safe_or_accepted(state: ItemState) -> bool {
-    state.is_safe() || state == ItemState::Accepted
 }

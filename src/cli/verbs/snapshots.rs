@@ -7,7 +7,6 @@ use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::gaps::is_safe_or_accepted;
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::options::{OutputArgs, ReadArgs, reading};
 use crate::cli::shell::console::Console;
@@ -170,7 +169,9 @@ fn list_failed_runs(args: &SnapshotsArgs, console: &Console) -> Result<Exit, Fai
     let found = until_signalled(async {
         let view = reading::open_repository(&args.repository, &reporter).await?;
         let mut opened = Vec::new();
-        for plan in view.plans(&reading::snapshot_selector(&args.repository.reader, "latest")).await? {
+        let which = reading::snapshot_selector(&args.repository.reader, "latest");
+        let (plans, report_keys) = view.plans_and_reports(&which).await?;
+        for plan in plans {
             for stored in &plan.epochs.all {
                 let attested = plan.attested_wraps(stored.epoch.epoch);
                 let keys =
@@ -179,12 +180,7 @@ fn list_failed_runs(args: &SnapshotsArgs, console: &Console) -> Result<Exit, Fai
                 opened.extend(keys.map(|(keys, _)| keys.identity));
             }
         }
-        let mut found = Vec::new();
-        for writer in view.writers() {
-            let keys = view.records(writer).await?.reports;
-            found.extend(reports::read(&view.store, &keys, &opened).await?);
-        }
-        Ok(found)
+        Ok(reports::read(&view.store, &report_keys, &opened).await?)
     })?;
     let closed = found.iter().filter(|(_, report)| report.is_none()).count() as u64;
     let mut runs: Vec<RunReport> = found.into_iter().filter_map(|(_, report)| report).collect();
@@ -222,7 +218,7 @@ fn snapshot_rows(listed: &ListedPlan) -> Vec<SnapshotRow> {
             finished: envelope.finished,
             epoch: envelope.epoch.to_string(),
             items: envelope.items.len(),
-            safe: envelope.items.iter().filter(|item| is_safe_or_accepted(item.state)).count(),
+            safe: envelope.items.iter().filter(|item| item.state.is_safe_or_accepted()).count(),
             head: heads.contains(&hash),
             latest: latest == Some(hash),
         }

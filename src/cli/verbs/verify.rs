@@ -192,7 +192,8 @@ fn fill_report(report: &mut RunReport, verdict: &VerifyReport) {
         |test: fn(&&Finding) -> bool| -> u64 { verdict.findings.iter().filter(test).count() as u64 };
     let (healed, distrusted) = (count_of(|finding| finding.healed), count_of(|finding| finding.distrusted));
     let obsolete = count_of(|finding| finding.obsolete);
-    let wrong = verdict.findings.len() as u64 + verdict.findings_left_out - count_of(|one| one.is_settled());
+    let left_out = verdict.findings_left_out - verdict.orphans_left_out;
+    let wrong = verdict.findings.len() as u64 + left_out - count_of(|one| one.is_settled());
     let newer = verdict.findings.iter().all(|one| one.fault == Fault::Newer || one.is_settled());
     let snapshots = plural(checked.snapshots, "snapshot", "snapshots");
     report.verdict = match (wrong, newer) {
@@ -224,8 +225,8 @@ fn fill_report(report: &mut RunReport, verdict: &VerifyReport) {
         );
     }
     if obsolete > 0 {
-        let objects = plural(obsolete, "damaged object", "damaged objects");
-        fact("not needed", format!("{objects} that only sped up backups, and that the newest does not name"));
+        let objects = plural(obsolete + verdict.orphans_left_out, "damaged object", "damaged objects");
+        fact("not needed", format!("{objects}, without which every snapshot restores"));
     }
     if checked.chunks > 0 {
         fact("opened", format!("{} chunks", count(checked.chunks)));

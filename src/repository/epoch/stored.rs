@@ -16,15 +16,16 @@ use crate::report::event::Reporter;
 use crate::repository::first_stored::{MAX_FIRST_TIMES, first_stored};
 use crate::repository::signed_listing::{SignedFolder, SignedObject, Unsigned};
 use crate::repository::{chain::Chain, records::Records};
-use crate::store::listing::{folders, list_all};
+use crate::store::listing::{find, folders_beside, list_all};
 use crate::store::{Store, StoreError, StoreErrorKind};
 
 /// The most signed copies of a writer's epochs: those of a hundred plans, monthly, for a century.
 pub const MAX_COPIES: usize = 131_072;
 
-/// The most folders of a plan that are looked into though no signed key names their epoch: the copy of an
-/// epoch may be lost.
-pub const MAX_UNSIGNED_FOLDERS: usize = 100;
+/// The most folders of a writer, and of a plan, that are looked into though no signed key names their plan or
+/// epoch: the copy of an epoch may be lost. Each costs a request for its epoch.json and two for listings, and anyone
+/// can make them.
+pub const MAX_UNSIGNED_FOLDERS: usize = 40;
 
 const PARALLEL: usize = 8;
 
@@ -149,8 +150,9 @@ impl EpochReader<'_> {
         let path = |epoch| EpochPath { writer: self.writer, plan: self.plan, epoch };
         let mut found: Vec<Found<'_>> =
             copied.iter().map(|(epoch, copies)| Found { path: path(*epoch), copies }).collect();
-        let most = copied.len() + MAX_UNSIGNED_FOLDERS;
-        let folders = folders(self.store, &layout::plan_prefix(self.writer, self.plan), most).await?;
+        let prefix = layout::plan_prefix(self.writer, self.plan);
+        let is_copied = |name: &str| name.parse().is_ok_and(|id: EpochId| copied.contains_key(&id));
+        let folders = folders_beside(self.store, &prefix, MAX_UNSIGNED_FOLDERS, is_copied).await?;
         let ids = folders.names.iter().filter_map(|name| name.parse::<EpochId>().ok());
         let unknown = ids.filter(|id| !copied.contains_key(id));
         found.extend(unknown.map(|epoch| Found { path: path(epoch), copies: &[] }));
@@ -256,7 +258,7 @@ impl EpochReader<'_> {
             epochs.missing.extend(absent.into_iter().map(missing));
             let born = match copies.first() {
                 Some(copy) => Some(copy.entry.modified),
-                None => modified(self.store, &path).await?,
+                None => find(self.store, &first_key).await?.map(|entry| entry.modified),
             };
             epochs.rejected.append(&mut rejected);
             epochs.all.extend(born.map(|born| StoredEpoch { epoch, born }));
@@ -301,15 +303,6 @@ impl EpochReader<'_> {
             },
         }
     }
-}
-
-/// Returns the time at which the store received epoch.json: the first key of a listing that
-/// begins just before it.
-async fn modified(store: &Arc<dyn Store>, path: &EpochPath) -> Result<Option<Timestamp>, StoreError> {
-    let prefix = path.prefix();
-    let page = store.list(&prefix, Some(&store.after(&format!("{prefix}epoch.jsom~")))).await?;
-    let entry = page.entries.iter().find(|entry| entry.key == path.epoch_json());
-    Ok(entry.map(|entry| entry.modified))
 }
 
 impl Epochs {

@@ -8,24 +8,24 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::format::ids::{EpochId, NameId, ObjectHash, WriterId};
-use crate::format::layout;
+use crate::format::layout::{self, ObjectKey};
 use crate::format::marker::{MARKER, WrongMarker};
 use crate::format::sign::Namespace;
 use crate::keys::Identity;
 use crate::repository::chain::{self, ChainFault, Snapshot};
-use crate::repository::epoch::stored::{self, EpochReader};
+use crate::repository::epoch::stored::{self, EpochReader, MAX_UNSIGNED_FOLDERS};
 use crate::repository::fetched::{self, Fetched};
 use crate::repository::read::{copies::EpochCopies, snapshot::OpenSnapshot};
 use crate::repository::records::{self, Records};
 use crate::repository::signed_listing::Unsigned;
 use crate::repository::{epoch::wraps, error::RepositoryError, read::damage};
-use crate::store::listing::folders;
+use crate::store::listing::{folders, folders_beside};
 use crate::store::{Store, StoreError};
 
 type Result<T, E = RepositoryError> = std::result::Result<T, E>;
 
-/// The most folders that are looked into for a plan or a writer that no signed key names.
-const MAX_FOLDERS: usize = 100;
+/// The most folders of writers that an error names.
+const MAX_WRITERS: usize = 100;
 
 /// Reads the marker of a repository. Fails if the store cannot be read.
 pub async fn read_marker(store: &Arc<dyn Store>) -> Result<Fetched<Bytes>, StoreError> {
@@ -85,8 +85,16 @@ impl RepositoryReader {
 
     /// Reads all plans of the writers that `which` selects.
     pub async fn plans(&self, which: &SnapshotSelector) -> Result<Vec<StoredPlan>> {
+        Ok(self.plans_and_reports(which).await?.0)
+    }
+
+    /// As [`Self::plans`], with the keys of the reports of the writers' failed runs.
+    pub async fn plans_and_reports(
+        &self,
+        which: &SnapshotSelector,
+    ) -> Result<(Vec<StoredPlan>, Vec<ObjectKey>)> {
         self.check_marker().await?;
-        let mut plans = Vec::new();
+        let (mut plans, mut reports) = (Vec::new(), Vec::new());
         for found in self.find_plans(which).await? {
             let records = self.records(found.writer).await?;
             self.warn_of_unsigned(&found.names.unsigned);
@@ -98,8 +106,9 @@ impl RepositoryReader {
                 self.warn_of_unsigned(&plan.chain.unsigned);
                 plans.push(plan);
             }
+            reports.extend(records.reports);
         }
-        Ok(plans)
+        Ok((plans, reports))
     }
 
     fn warn_of_unsigned(&self, unsigned: &Unsigned) {
@@ -110,7 +119,7 @@ impl RepositoryReader {
 
     /// Fails if the store holds folders of writers but none of a pinned one: it is not an empty store.
     async fn check_not_foreign(&self) -> Result<()> {
-        let folders = folders(&self.store, "", MAX_FOLDERS).await?.names;
+        let folders = folders(&self.store, "", MAX_WRITERS).await?.names;
         let writers: Vec<WriterId> = folders.iter().filter_map(|folder| folder.parse().ok()).collect();
         let pinned = self.writers();
         if writers.is_empty() || writers.iter().any(|writer| pinned.contains(writer)) {
@@ -133,8 +142,11 @@ impl RepositoryReader {
             let mut names = stored::names(&self.store, writer, &self.signers, &self.reporter).await?;
             let mut plans: BTreeSet<NameId> = names.plans().collect();
             // Every copy of a plan's epochs may be lost.
-            let most = plans.len() + MAX_FOLDERS;
-            let folders = folders(&self.store, &format!("{writer}/"), most).await?;
+            let is_known = |name: &str| {
+                layout::BESIDE_PLANS.contains(&name) || name.parse().is_ok_and(|id| plans.contains(&id))
+            };
+            let prefix = format!("{writer}/");
+            let folders = folders_beside(&self.store, &prefix, MAX_UNSIGNED_FOLDERS, is_known).await?;
             plans.extend(folders.names.iter().filter_map(|id| id.parse::<NameId>().ok()));
             names.unsigned.more_folders |= !folders.complete;
             plans.retain(|plan| wanted(plan.to_string(), &which.plan));

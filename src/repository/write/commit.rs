@@ -3,7 +3,6 @@
 //! the manifest, a second listing, and the manifest read back.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -13,22 +12,20 @@ use crate::format::derive::{EpochSecret, NamesKey};
 use crate::format::ids::{NameId, ObjectHash};
 use crate::format::manifest::{DomainObjects, Envelope, Heal, Manifest, ManifestError, Needs, PublicItem};
 use crate::format::pack_refs::{EtagPrint, PackName, PackRefs, StoreTag};
-use crate::format::sign::{MAX_DOCUMENT, Namespace, SigningKey};
+use crate::format::sign::SigningKey;
 use crate::format::state::{self, StateError, WriterState};
-use crate::format::{epoch::VerifiedEpoch, layout, object::SealedObject, signers::Signers};
+use crate::format::{epoch::VerifiedEpoch, object::SealedObject, signers::Signers};
 use crate::pipeline::context::PipelineContext;
+use crate::repository::write::concurrent::ConcurrentSearch;
 use crate::repository::{chain::Chain, index_loader::DomainIndexLoader};
 use crate::runtime::kill_point;
-use crate::store::{ListedObject, StoreError, StoreErrorKind};
+use crate::store::{StoreError, StoreErrorKind, listing};
 
 /// The fault of an object that has other bytes than those that were put.
 const DIFFERS: &str = "reads back differently";
 
 /// The names under which a list of packs is stored, if what is there has other bytes.
 const MAX_LIST_NAMES: u32 = 8;
-
-/// The most snapshots of other runs at the same time that a commit looks at.
-const MAX_CONCURRENT: usize = 8;
 
 /// An error while committing a snapshot. The next run reuses the objects already stored.
 #[derive(Debug, thiserror::Error)]
@@ -341,48 +338,18 @@ impl Committer<'_> {
         sealed: &SealedObject,
         needed: &BTreeMap<NameId, PackRefs>,
     ) -> Result<Vec<(u64, ObjectHash)>, CommitError> {
-        use futures::TryStreamExt;
         let (store, path) = (self.engine.store(), self.epoch.path());
-        let listing = crate::store::listing::list_all(
-            Arc::clone(store),
-            path.snapshots_prefix(),
-            self.engine.reporter().clone(),
-        );
-        let first = self.chain.next_seq();
-        let principal = path.writer.to_string();
-        let is_new = |entry: &ListedObject| {
-            layout::parse_snapshot_name(entry.key.name())
-                .is_some_and(|(seq, hash)| seq >= first && self.chain.get(hash).is_none())
-                && self.signers.signed_hash(&principal, Namespace::Manifest, &entry.key).is_some()
+        let Some(entry) = listing::find(store, sealed.key()).await? else {
+            return Err(unstored(sealed, "is not listed"));
         };
-        let (mut own, mut others) = (None, Vec::new());
-        let mut listing = listing.try_filter(|entry| std::future::ready(is_new(entry)));
-        while let Some(entry) = listing.try_next().await? {
-            if entry.key == *sealed.key() {
-                own = Some(entry);
-            } else if others.len() < MAX_CONCURRENT {
-                others.push(entry);
-            }
-        }
-        let Some(entry) = own else { return Err(unstored(sealed, "is not listed")) };
         let bytes = self.read_back(sealed).await?;
         Manifest::open(bytes, &path, sealed.key().name(), self.signers)?;
         self.listed_packs(needed).await?;
         if entry.modified > self.commits_until {
             return Err(CommitError::TooLate { stored: entry.modified, until: self.commits_until });
         }
-        Ok(self.valid_snapshots(&others).await)
-    }
-
-    /// Returns those of the objects that are snapshots of this writer. Others have warnings of the next run.
-    async fn valid_snapshots(&self, entries: &[ListedObject]) -> Vec<(u64, ObjectHash)> {
-        let mut valid = Vec::new();
-        for entry in entries {
-            let Ok(bytes) = self.engine.store().get(&entry.key, MAX_DOCUMENT).await else { continue };
-            let opened = Manifest::open(bytes, &self.epoch.path(), entry.key.name(), self.signers);
-            valid.extend(opened.ok().map(|manifest| (manifest.envelope().seq, manifest.hash())));
-        }
-        valid
+        let (chain, signers, reporter) = (self.chain, self.signers, self.engine.reporter());
+        Ok(ConcurrentSearch { store, path, chain, signers, reporter }.run(sealed.key()).await?)
     }
 }
 

@@ -6,8 +6,8 @@ use futures::TryStreamExt as _;
 use serde_json::Value;
 
 use super::{
-    ClusterState, ObjectRef, Requirements, ResourceStreams, RestoreConfig, RestoreError, StoredObject,
-    get_object, open_lines, order, path_segment,
+    ClusterState, ObjectRef, Requirements, ResourceStreams, RestoreConfig, RestoreError, ServedKinds,
+    StoredObject, api_paths, get_object, open_lines, order, path_segment,
     requirements::{ACCOUNTS, PRIORITIES, is_namespaces},
     skip_reason, text,
 };
@@ -51,7 +51,7 @@ pub(crate) async fn find_requirements(
             found.namespaces.insert(namespace);
         }
     }
-    found.keep_missing_pod_needs(cluster, config).await?;
+    found.keep_missing_pod_needs(cluster, &cluster_state.target, config).await?;
     Ok(found)
 }
 
@@ -125,16 +125,17 @@ impl Requirements {
     async fn keep_missing_pod_needs(
         &mut self,
         cluster: &Cluster,
+        target: &ServedKinds,
         config: &RestoreConfig,
     ) -> Result<(), RestoreError> {
         for (namespace, name) in std::mem::take(&mut self.accounts) {
             let to = config.mapping.namespaces.get(&namespace).unwrap_or(&namespace);
-            if is_absent(cluster, &["/api/v1/namespaces/", to, "/serviceaccounts/", &name]).await? {
+            if is_absent(cluster, target, ("v1", "ServiceAccount"), to, &name).await? {
                 self.accounts.insert((namespace, name));
             }
         }
         for name in std::mem::take(&mut self.priorities) {
-            if is_absent(cluster, &["/apis/scheduling.k8s.io/v1/priorityclasses/", &name]).await? {
+            if is_absent(cluster, target, ("scheduling.k8s.io/v1", "PriorityClass"), "", &name).await? {
                 self.priorities.insert(name);
             }
         }
@@ -200,16 +201,16 @@ async fn is_missing(
     })
 }
 
-/// True if the target has no object at a path, whose second parts are names. One that may not be read is not absent.
-async fn is_absent(cluster: &Cluster, parts: &[&str]) -> Result<bool, RestoreError> {
-    let mut path = String::new();
-    for (number, part) in parts.iter().enumerate() {
-        if number % 2 == 0 {
-            path.push_str(part);
-        } else {
-            let Some(segment) = path_segment(part) else { return Ok(false) };
-            path.push_str(&segment);
-        }
-    }
-    Ok(get_object(cluster, &path).await?.is_err_and(|status| status.code == 404))
+/// True if the target serves a kind and has no such object, in the namespace `of` if the kind has any. One that may
+/// not be read is not absent.
+async fn is_absent(
+    cluster: &Cluster,
+    target: &ServedKinds,
+    (api_version, kind): (&str, &str),
+    of: &str,
+    name: &str,
+) -> Result<bool, RestoreError> {
+    let paths = target.find_by_kind(api_version, kind).and_then(|kind| api_paths(kind, of, name));
+    let Some(paths) = paths else { return Ok(false) };
+    Ok(get_object(cluster, &paths.object).await?.is_err_and(|status| status.code == 404))
 }
