@@ -70,10 +70,9 @@ pub(crate) fn apply(
     set_xattrs(subject, entry, mode, options, &mut lost);
     let _ = subject.set_mtime(entry);
     let actual = subject.stat()?;
-    for (differs, loss) in [
-        (actual.uid != entry.uid, LostAttribute::Owner),
-        (actual.gid != entry.gid, LostAttribute::Group),
-    ] {
+    for (differs, loss) in
+        [(actual.uid != entry.uid, LostAttribute::Owner), (actual.gid != entry.gid, LostAttribute::Group)]
+    {
         if differs && !lost.contains(&loss) {
             lost.push(loss);
         }
