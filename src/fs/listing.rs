@@ -1,6 +1,5 @@
 //! Reads the names of one directory, sorted.
 
-use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 
 use rustix::fs::RawDir;
@@ -32,9 +31,9 @@ struct NameSpan {
 impl Listing {
     /// Reads and sorts the names of an open directory; `None` if they take more than `max_bytes`.
     pub(crate) fn read(directory: impl AsFd, max_bytes: usize) -> Result<Option<Self>> {
-        let mut buffer = vec![MaybeUninit::uninit(); BUFFER];
+        let mut buffer = Vec::with_capacity(BUFFER);
         let mut listing = Self::default();
-        let mut raw = RawDir::new(directory.as_fd(), &mut buffer);
+        let mut raw = RawDir::new(directory.as_fd(), buffer.spare_capacity_mut());
         while let Some(entry) = raw.next() {
             let entry = entry?;
             let name = entry.file_name().to_bytes();

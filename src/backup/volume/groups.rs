@@ -39,7 +39,7 @@ pub(super) async fn send_groups(
 /// Walks, and passes groups to `send` until it returns false.
 fn walk(context: &VolumeContext, segment: Sizes, mut send: impl FnMut(MemberGroup) -> bool) {
     let mut boundaries = BoundaryChooser::new(segment);
-    let mut members = MemberGroup::new();
+    let (mut members, mut buffer) = (MemberGroup::new(), Vec::new());
     let mut walk = context.volume.walk();
     for event in walk.by_ref() {
         match event {
@@ -54,7 +54,7 @@ fn walk(context: &VolumeContext, segment: Sizes, mut send: impl FnMut(MemberGrou
                 if boundary == Boundary::Group && !members.is_empty() && !send(std::mem::take(&mut members)) {
                     return;
                 }
-                let digest = context.digest(&member);
+                let digest = context.digest(&member, &mut buffer);
                 members.push((*member, digest));
             }
         }

@@ -59,12 +59,13 @@ pub enum PlannedMember {
 }
 
 impl VolumeContext {
-    /// Returns the digest of a member in the scan cache.
+    /// Returns the digest of a member in the scan cache. `buffer` is used again for the next one.
     #[must_use]
-    pub fn digest(&self, member: &VolumeMember) -> [u8; 16] {
-        let mut bytes = self.cache_key.to_vec();
-        member.append_cache_key(&mut bytes);
-        self.key.member(&bytes)
+    pub fn digest(&self, member: &VolumeMember, buffer: &mut Vec<u8>) -> [u8; 16] {
+        buffer.clear();
+        buffer.extend_from_slice(&self.cache_key);
+        member.append_cache_key(buffer);
+        self.key.member(buffer)
     }
 
     /// Returns the digest of a member read since `started` if the next run may trust it, else [`NO_DIGEST`].
@@ -79,7 +80,7 @@ impl VolumeContext {
     ) -> [u8; 16] {
         let shows_changes = content == ReadConsistency::Stable && member.has_stated_length();
         if shows_changes && self.volume.is_settled(&member.stat, started) {
-            known.unwrap_or_else(|| self.digest(member))
+            known.unwrap_or_else(|| self.digest(member, &mut Vec::new()))
         } else {
             NO_DIGEST
         }

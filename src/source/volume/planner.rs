@@ -134,36 +134,38 @@ impl Planner {
                 continue;
             };
             let name = name.to_vec();
-            self.path = join(&self.path, &name);
+            if !self.path.is_empty() {
+                self.path.push(b'/');
+            }
+            self.path.extend_from_slice(&name);
             let depth = self.frames.len();
-            self.visit(index, &name, file_type, &mut batch);
+            self.visit(index, name, file_type, &mut batch);
             directories += usize::from(self.frames.len() > depth);
         }
         batch
     }
 
     /// Plans one name in the directory at the top of the stack; descends if it is a directory.
-    fn visit(&mut self, index: usize, name: &[u8], file_type: FileType, batch: &mut Vec<WalkStep>) {
+    fn visit(&mut self, index: usize, name: Vec<u8>, file_type: FileType, batch: &mut Vec<WalkStep>) {
         let path = self.path.clone();
-        let step = |kind| WalkStep { path: path.clone(), kind };
         if path.len() > MAX_PATH {
-            return batch.push(step(StepKind::Gap(GapKind::PathTooLong)));
+            return batch.push(WalkStep { path, kind: StepKind::Gap(GapKind::PathTooLong) });
         }
         let Some(parent) = self.parent() else {
-            return batch.push(step(StepKind::Gap(GapKind::Replaced)));
+            return batch.push(WalkStep { path, kind: StepKind::Gap(GapKind::Replaced) });
         };
         let is_directory = match file_type {
             FileType::Unknown => {
-                beneath::stat_at(&parent, name).is_ok_and(|stat| stat.file_type == FileType::Directory)
+                beneath::stat_at(&parent, &name).is_ok_and(|stat| stat.file_type == FileType::Directory)
             }
             known => known == FileType::Directory,
         };
-        if let Some(why) = self.excluded(&path, is_directory) {
-            return batch.push(step(why));
+        if let Some(kind) = self.excluded(&path, is_directory) {
+            return batch.push(WalkStep { path, kind });
         }
-        let place = EntryLocation::Named(parent, name.to_vec());
+        let place = EntryLocation::Named(parent, name);
         if !is_directory {
-            return batch.push(step(StepKind::Inspect { place, directory: false }));
+            return batch.push(WalkStep { path, kind: StepKind::Inspect { place, directory: false } });
         }
         let opened = self.take_ahead(index).unwrap_or_else(|| open(&self.volume, &path, MAX_NAMES));
         self.read_ahead();
