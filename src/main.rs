@@ -21,10 +21,10 @@ fn clean_environment() {
     }
 }
 
-/// Sets fixed malloc thresholds, so that glibc returns large buffers to the kernel when they are
-/// freed, and keeps a little of the small ones. By default its mmap threshold grows up to 32 MiB with the buffers freed, and memory freed
-/// in an arena stays resident. Then `limits.memory` would bound the memory in use, not resident
-/// memory (mallopt(3); figures in docs/decisions/0004). Other C libraries return memory without this.
+/// Sets fixed malloc thresholds, so that glibc returns large buffers to the kernel when they are freed, and keeps a
+/// little of the small ones. By default its mmap threshold grows up to 32 MiB with the buffers freed, and memory
+/// freed in an arena stays resident. Then `limits.memory` would bound the memory in use, not resident memory
+/// (mallopt(3); figures in docs/decisions/0004). Other C libraries return memory without this.
 fn give_memory_back() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     #[expect(unsafe_code, reason = "no safe interface to it exists; docs/decisions/0004")]

@@ -28,8 +28,6 @@ pub struct MemoryLimits {
     pub jobs: u64,
     /// The most that the chunk index may take.
     pub index: u64,
-    /// The most that a reader may hold in decrypted packs.
-    pub read: u64,
 }
 
 impl MemoryLimits {
@@ -41,7 +39,7 @@ impl MemoryLimits {
         let for_packs = free / 2;
         let pack = (for_packs / (OPEN_PACKS + 2)).clamp(1 << 20, largest_pack) & !((1 << 20) - 1);
         let packs = (for_packs / pack).clamp(OPEN_PACKS + 1, 16);
-        Self { memory, pack, packs, jobs: free / 4, index: free / 4, read: free / 2 }
+        Self { memory, pack, packs, jobs: free / 4, index: free / 4 }
     }
 }
 
