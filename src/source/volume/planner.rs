@@ -134,10 +134,7 @@ impl Planner {
                 continue;
             };
             let name = name.to_vec();
-            if !self.path.is_empty() {
-                self.path.push(b'/');
-            }
-            self.path.extend_from_slice(&name);
+            append_name(&mut self.path, &name);
             let depth = self.frames.len();
             self.visit(index, name, file_type, &mut batch);
             directories += usize::from(self.frames.len() > depth);
@@ -288,11 +285,15 @@ impl Planner {
 fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     let mut path = Vec::with_capacity(directory.len() + 1 + name.len());
     path.extend_from_slice(directory);
+    append_name(&mut path, name);
+    path
+}
+
+fn append_name(path: &mut Vec<u8>, name: &[u8]) {
     if !path.is_empty() {
         path.push(b'/');
     }
     path.extend_from_slice(name);
-    path
 }
 
 /// Opens and lists a directory, unless its names take more than `max_bytes`.
