@@ -65,6 +65,10 @@ pub enum PutOutcome {
     Existed,
 }
 
+/// The most bytes of buffers that a store lends and keeps for later reads and writes: one pack of the default memory
+/// limit.
+const KEPT_BUFFERS: u64 = 10 << 20;
+
 /// The most entries that a page may have: the limit of S3, and of every store here.
 pub const MAX_PAGE: usize = 1000;
 

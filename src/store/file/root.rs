@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use super::direct;
 use crate::format::{ids::to_hex, layout::ObjectKey};
 use crate::runtime::{BufferPool, kill_point, lock};
-use crate::store::PutOutcome;
+use crate::store::{KEPT_BUFFERS, PutOutcome};
 
 /// The prefix of temporary names. No key has a segment that starts with a dot.
 pub(super) const TEMPORARY: &str = ".kbak-";
@@ -27,9 +27,6 @@ const ABANDONED_SECONDS: i64 = 24 * 3600;
 
 /// The most times that a put creates its folder when other processes remove it.
 const MAX_TRIES: u32 = 8;
-
-/// The most bytes of buffers that are lent and kept for later reads and writes: one pack of the default memory limit.
-const KEPT_BUFFERS: u64 = 10 << 20;
 
 /// The most folders that are remembered as durable; beyond it, the memory is cleared.
 const MAX_DURABLE: usize = 4096;

@@ -28,15 +28,16 @@ use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::Object;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::options::{Bucket, StoreOptions};
 use super::{
-    ListedObject, MAX_PAGE, ObjectPage, PageToken, PutOutcome, Store, StoreError, StoreErrorKind, Versions,
-    operation::Operation, probe::StoreQueries,
+    KEPT_BUFFERS, ListedObject, MAX_PAGE, ObjectPage, PageToken, PutOutcome, Store, StoreError,
+    StoreErrorKind, Versions, operation::Operation, probe::StoreQueries,
 };
 use crate::format::{ids::ObjectHash, layout::ObjectKey, object::SealedObject};
+use crate::runtime::BufferPool;
 use body::{ChunkedBody, DateReader, PayloadHash, Progress};
 use errors::HttpResponse;
 
@@ -71,6 +72,8 @@ pub struct S3Store {
     name: String,
     /// The first of [`PUT_FALLBACKS`] that the store accepts.
     accepted: AtomicUsize,
+    /// The buffers of objects that are read.
+    buffers: BufferPool,
 }
 
 impl S3Store {
@@ -79,7 +82,8 @@ impl S3Store {
         let connection = connect::connect(options).await?;
         let Bucket { name: bucket, prefix } = bucket;
         let name = format!("s3://{bucket}/{prefix} at {}", connection.address);
-        Ok(Self { client: connection.client, bucket, prefix, name, accepted: AtomicUsize::new(0) })
+        let (accepted, buffers) = (AtomicUsize::new(0), BufferPool::new(KEPT_BUFFERS));
+        Ok(Self { client: connection.client, bucket, prefix, name, accepted, buffers })
     }
 
     fn path(&self, key: &ObjectKey) -> String {
@@ -194,11 +198,11 @@ impl S3Store {
         room: usize,
     ) -> Result<Bytes, StoreError> {
         let fail = |kind| self.fail(operation, key.as_str(), kind);
-        let mut bytes = BytesMut::with_capacity(room);
+        let mut bytes = self.buffers.take(room);
         loop {
             let next = tokio::time::timeout(STALL, stream.next()).await;
             match next.map_err(|_| fail(stalled()))? {
-                None => return Ok(bytes.freeze()),
+                None => return Ok(bytes.into_bytes()),
                 Some(Ok(piece)) => {
                     if (bytes.len() + piece.len()) as u64 > limit {
                         return Err(fail(StoreErrorKind::TooLarge { limit }));
