@@ -44,7 +44,7 @@ const TABLE_BYTES: u64 = 64 << 10;
 pub enum ReadMode {
     /// As one object, which stays cached.
     Whole,
-    /// Frame by frame, as ranges.
+    /// Frame by frame, as ranges, unless it is cached.
     Ranged,
 }
 
@@ -100,10 +100,10 @@ impl Fetcher {
             codec: Codec::new(0, false, BufferPool::new(memory / 8 * 3)),
             workers,
             copy_finder: None,
-            // Two packs of the default memory limit, between which chunks alternate. The pool has room for one more,
-            // which takes the place of the first.
-            pack_buffers: BufferPool::new(memory / 4 * 3),
-            packs: Mutex::new(SharedCache::new(memory / 2)),
+            // Five packs of the default memory limit: those between which chunks alternate, and those that take their
+            // place. The pool has room for one more, which takes the place of the first.
+            pack_buffers: BufferPool::new(memory / 8 * 7),
+            packs: Mutex::new(SharedCache::new(memory / 4 * 3)),
             ahead: tokio::sync::Mutex::new(()),
             chunks: Mutex::new(SharedCache::new(memory / 8)),
             heads: Mutex::new(SharedCache::new(1 << 20)),
@@ -236,7 +236,11 @@ impl Fetcher {
         let verifier = self.verifier(&location.pack.hash);
         let verify =
             move |frame: &[u8]| verifier.decode_verified(frame, location.plain, kind, id, "the snapshot");
-        if mode == ReadMode::Whole && self.is_worth_whole(location.pack, u64::from(location.length)) {
+        let whole = match mode {
+            ReadMode::Whole => self.is_worth_whole(location.pack, u64::from(location.length)),
+            ReadMode::Ranged => lock(&self.packs).is_filled(&location.pack.hash),
+        };
+        if whole {
             let pack = self.whole(location.pack).await?;
             let object = self.pack_key(&location.pack.hash);
             return self
@@ -255,9 +259,10 @@ impl Fetcher {
         self.workers.run(move || verify(&frame)).await
     }
 
-    /// True if a pack should be fetched whole for the next `length` bytes. A pack that was fetched
-    /// and evicted is read by ranges until enough of it was requested again. Otherwise a stream
-    /// that alternates between more packs than fit in memory would fetch one for every chunk.
+    /// True if a pack should be fetched whole for the next `length` bytes. A pack that was fetched and evicted is read
+    /// by ranges until as many bytes as it has were requested again. Otherwise a stream that alternates between more
+    /// packs than fit in memory would fetch one for every few chunks. So at most the size of each pack and twice the
+    /// requested bytes are read.
     fn is_worth_whole(&self, pack: PackName, length: u64) -> bool {
         if lock(&self.packs).has(&pack.hash) {
             return true;
@@ -268,7 +273,7 @@ impl Fetcher {
             return true;
         };
         *wanted += length;
-        let enough = *wanted >= pack.size / WHOLE_PACK_DIVISOR;
+        let enough = *wanted >= pack.size;
         if enough {
             *wanted = 0;
         }

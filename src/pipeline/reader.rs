@@ -1,6 +1,6 @@
 //! Reads a stream: verified bytes in order, with several chunks fetched ahead in parallel.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::fetch::{Fetcher, ReadMode, WHOLE_PACK_DIVISOR};
 use super::{ReadError, joined};
 use crate::format::catalog::{CatalogLine, read_lines};
 use crate::format::list::{Part, Slice, read_part};
-use crate::format::{body::Stream as StreamBody, derive::ChunkKind, ids::ObjectHash};
+use crate::format::{body::Stream as StreamBody, derive::ChunkKind, pack_refs::PackName};
 
 /// Reads one stream of a snapshot. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -29,10 +29,27 @@ struct PlannedSlice {
     mode: ReadMode,
 }
 
-/// The most parts of a list that are read before their turn.
-const PARTS_AHEAD: usize = 2;
+/// A part of a list: its slices within a range, and how many of each pack's bytes they need.
+#[derive(Default)]
+struct ListPart {
+    slices: Vec<Slice>,
+    wanted: HashMap<PackName, u64>,
+}
+
+/// The parts whose turn it is not yet. Packs do not end where parts do: how a pack is read depends on what the parts
+/// before and after need of it.
+#[derive(Default)]
+struct PartWindow {
+    ahead: VecDeque<ListPart>,
+    /// The bytes of each pack that the parts in the window need, and the part before it.
+    wanted: HashMap<PackName, u64>,
+    before: HashMap<PackName, u64>,
+}
+
+/// The most parts of a list that are read before their turn: small ones are less than a pack.
+const PARTS_AHEAD: usize = 6;
 /// The most slices, beyond those that are being read, whose packs are opened before their turn.
-const OPENED_AHEAD: usize = 4;
+const OPENED_AHEAD: usize = 8;
 
 /// Runs a part of a read. It ends early if the reader is dropped.
 fn spawn<T: Send + 'static>(
@@ -67,12 +84,12 @@ impl StreamReader {
         let parts = overlapping(&self.stream.parts, self.stream.length, &range);
         let expected = range.end.saturating_sub(range.start);
         let this = self.clone();
-        // The next part is read while the slices of this one are.
-        let plans = stream::iter(parts).map(move |(part, end)| {
+        // The next parts are read while the slices of this one are.
+        let read = stream::iter(parts).map(move |(part, end)| {
             let (this, range) = (this.clone(), range.clone());
-            spawn(async move { this.plan(&part, end, &range).await })
+            spawn(async move { this.list_part(&part, end, &range).await })
         });
-        let slices = plans.buffered(PARTS_AHEAD).flat_map(|plan| match plan {
+        let slices = plan(read.buffered(PARTS_AHEAD)).flat_map(|part| match part {
             Ok(slices) => stream::iter(slices.into_iter().map(Ok)).left_stream(),
             Err(error) => stream::once(async { Err(error) }).right_stream(),
         });
@@ -103,8 +120,8 @@ impl StreamReader {
         read_part(&text).map_err(|error| ReadError::Malformed { what: error.to_string() })
     }
 
-    /// Returns the slices of a part that overlap `range`, cut to it, and how their packs are read.
-    async fn plan(&self, part: &Part, end: u64, range: &Range<u64>) -> Result<Vec<PlannedSlice>, ReadError> {
+    /// Reads a part, and cuts its slices to `range`.
+    async fn list_part(&self, part: &Part, end: u64, range: &Range<u64>) -> Result<ListPart, ReadError> {
         let slices = self.slices(part).await?;
         let total: u64 = slices.iter().map(|slice| u64::from(slice.take)).sum();
         if part.start + total != end {
@@ -113,8 +130,7 @@ impl StreamReader {
             });
         }
         let mut at = part.start;
-        let mut cut = Vec::with_capacity(slices.len());
-        let mut wanted: HashMap<ObjectHash, (u64, u64)> = HashMap::new();
+        let mut read = ListPart { slices: Vec::with_capacity(slices.len()), ..ListPart::default() };
         for slice in slices {
             let (from, to) = (at, at + u64::from(slice.take));
             at = to;
@@ -122,17 +138,10 @@ impl StreamReader {
                 continue;
             }
             let slice = cut_slice(slice, from, range);
-            let pack = slice.location.pack;
-            wanted.entry(pack.hash).or_insert((0, pack.size)).0 += u64::from(slice.location.length);
-            cut.push(slice);
+            *read.wanted.entry(slice.location.pack).or_default() += u64::from(slice.location.length);
+            read.slices.push(slice);
         }
-        let mode = |slice: &Slice| {
-            let enough = wanted
-                .get(&slice.location.pack.hash)
-                .is_some_and(|(bytes, size)| bytes * WHOLE_PACK_DIVISOR >= *size);
-            if enough { ReadMode::Whole } else { ReadMode::Ranged }
-        };
-        Ok(cut.into_iter().map(|slice| PlannedSlice { mode: mode(&slice), slice }).collect())
+        Ok(read)
     }
 
     /// Reads slices in order. Packs are opened before their turn, so that no processor waits for the next one.
@@ -210,6 +219,57 @@ impl StreamReader {
             placed.push((at, line));
         }
         Ok(placed)
+    }
+}
+
+/// Decides how the packs of each part are read.
+fn plan(
+    parts: impl Stream<Item = Result<ListPart, ReadError>> + Send,
+) -> impl Stream<Item = Result<Vec<PlannedSlice>, ReadError>> + Send {
+    let parts = parts.map(Some).chain(stream::once(async { None }));
+    let planned = parts.scan(PartWindow::default(), |window, next| {
+        let (most, error) = match next {
+            Some(Ok(part)) => {
+                window.push(part);
+                (PARTS_AHEAD, None)
+            }
+            Some(Err(error)) => (0, Some(error)),
+            None => (0, None),
+        };
+        let mut planned = Vec::new();
+        while window.ahead.len() > most {
+            planned.extend(window.pop().map(Ok));
+        }
+        planned.extend(error.map(Err));
+        std::future::ready(Some(stream::iter(planned)))
+    });
+    planned.flatten()
+}
+
+impl PartWindow {
+    fn push(&mut self, part: ListPart) {
+        for (pack, bytes) in &part.wanted {
+            *self.wanted.entry(*pack).or_default() += bytes;
+        }
+        self.ahead.push_back(part);
+    }
+
+    /// Returns the slices of the next part. A pack of which enough is needed is read whole.
+    fn pop(&mut self) -> Option<Vec<PlannedSlice>> {
+        let part = self.ahead.pop_front()?;
+        let mode = |pack: &PackName| {
+            let wanted = self.wanted.get(pack).copied().unwrap_or(0);
+            if wanted * WHOLE_PACK_DIVISOR >= pack.size { ReadMode::Whole } else { ReadMode::Ranged }
+        };
+        let planned = part.slices.into_iter();
+        let planned = planned.map(|slice| PlannedSlice { mode: mode(&slice.location.pack), slice }).collect();
+        for (pack, bytes) in std::mem::replace(&mut self.before, part.wanted) {
+            if let Some(wanted) = self.wanted.get_mut(&pack) {
+                *wanted -= bytes;
+            }
+        }
+        self.wanted.retain(|_, wanted| *wanted > 0);
+        Some(planned)
     }
 }
 

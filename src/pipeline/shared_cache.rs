@@ -23,6 +23,11 @@ impl<K: Copy + Eq + Hash, V> SharedCache<K, V> {
         self.cells.contains(key)
     }
 
+    /// True if the key has a value, which counts as used.
+    pub(super) fn is_filled(&mut self, key: &K) -> bool {
+        self.cells.get(key).is_some_and(|(cell, _)| cell.initialized())
+    }
+
     /// Returns the cell of a key; the first reader fills it.
     pub(super) fn cell(&mut self, key: K) -> Arc<OnceCell<V>> {
         self.cells.get_or_insert(key, Default::default).0.clone()
