@@ -35,6 +35,13 @@ impl ChunkerParams {
         self.max
     }
 
+    /// Returns a length in bytes that nine of ten chunks do not exceed, if it is large enough for them all to be
+    /// cut by content.
+    #[must_use]
+    pub fn usual(&self) -> usize {
+        (self.average + (self.average - self.min) / 2).min(self.max)
+    }
+
     /// Returns the length of the chunk at the start of `bytes`, or all of `bytes` if there is no cut
     /// point. The caller then holds either the end of the stream or fewer than [`Self::max`] bytes.
     #[must_use]

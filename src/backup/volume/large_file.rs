@@ -171,10 +171,10 @@ fn to_i64(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
-/// The bytes of a large file that are read at once.
-const STEP: usize = 512 << 10;
-
 /// Fills `buffer` and removes the next chunk from it; the buffer is empty after the last.
+///
+/// Most chunks fit into a buffer that is a little longer than the average: what follows the cut is little, and is
+/// copied into the next buffer. The others are copied once into one for the longest chunk.
 fn next_chunk(
     reader: &mut MemberReader,
     buffer: &mut Buffer,
@@ -182,40 +182,33 @@ fn next_chunk(
     cuts: &ChunkerParams,
     gear: &[u64; 256],
 ) -> Result<Buffer, GapKind> {
-    if buffer.capacity() == 0 {
-        *buffer = buffers.take(capacity(cuts));
-    }
-    // Read in steps, so that little of the next chunk is read with this one, and copied.
     let mut known = 0;
-    let length = loop {
-        // One byte more than a chunk can have, so that an empty rest means the end.
-        let missing = (cuts.max() + 1).saturating_sub(buffer.len()).min(STEP);
-        let have = buffer.len();
-        buffer.resize(have + missing, 0);
-        let got = reader.next_block(&mut buffer[have..])?;
-        buffer.truncate(have + got);
+    loop {
         let length = cuts.chunk_length_after(gear, buffer, known);
-        if length < buffer.len() || got < missing {
-            break length;
+        if length < buffer.len() {
+            let rest = &buffer[length..];
+            let mut after = buffers.take(capacity(cuts, rest.len()));
+            after.extend_from_slice(rest);
+            buffer.truncate(length);
+            return Ok(std::mem::replace(buffer, after));
         }
-        known = buffer.len();
-    };
-    if length == buffer.len() {
-        return Ok(std::mem::take(buffer));
+        known = length;
+        let room = |buffer: &Buffer| buffer.capacity().saturating_sub(BLOCK + buffer.len());
+        if room(buffer) == 0 {
+            let mut longer = buffers.take(capacity(cuts, known));
+            longer.extend_from_slice(buffer);
+            *buffer = longer;
+        }
+        let missing = room(buffer);
+        if reader.fill(buffer, missing)? == 0 {
+            return Ok(std::mem::take(buffer));
+        }
     }
-    if length < buffer.capacity() / 2 {
-        let mut chunk = buffers.take(length + BLOCK);
-        chunk.extend_from_slice(&buffer[..length]);
-        buffer.drain(..length);
-        return Ok(chunk);
-    }
-    let mut after = buffers.take(capacity(cuts));
-    after.extend_from_slice(&buffer[length..]);
-    buffer.truncate(length);
-    Ok(std::mem::replace(buffer, after))
 }
 
-/// The bytes of a buffer that holds the longest chunk, one byte of the next, and the padding of a member.
-fn capacity(cuts: &ChunkerParams) -> usize {
-    cuts.max() + 1 + BLOCK
+/// The bytes of a buffer that holds `held` bytes and more of a chunk, and the padding of a member: enough for most
+/// chunks, or for the longest and one byte of the next.
+fn capacity(cuts: &ChunkerParams, held: usize) -> usize {
+    let usual = cuts.usual();
+    BLOCK + if held < usual { usual } else { cuts.max() + 1 }
 }
