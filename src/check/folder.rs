@@ -51,7 +51,7 @@ fn walk(about: &str, path: &Path, options: VolumeOptions, seen: &dyn Fn()) -> Ve
                 members += 1;
                 seen();
                 (member.stat.file_type == FileType::File)
-                    .then(|| unreadable_reason(path, &member.path))
+                    .then(|| unreadable_reason(path, &member.entry.path))
                     .flatten()
             }
             WalkEvent::Gap(gap) => Some(format!("{gap}: {}", causes(&gap.kind))),

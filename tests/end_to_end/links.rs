@@ -148,7 +148,7 @@ async fn link_target_rewritten_in_place_is_stored_with_new_content() {
 
 fn member(volume: &VolumeReader, path: &str) -> VolumeMember {
     let found = volume.walk().find_map(|walked| match walked {
-        WalkEvent::Member(member) if member.path == path.as_bytes() => Some(*member),
+        WalkEvent::Member(member) if member.entry.path == path.as_bytes() => Some(*member),
         _ => None,
     });
     found.expect("a member")

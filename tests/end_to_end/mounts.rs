@@ -60,7 +60,9 @@ fn mount_points_are_reported_and_not_entered() {
         let (mut members, mut skipped) = (Vec::new(), Vec::new());
         for walked in volume.walk() {
             match walked {
-                WalkEvent::Member(member) => members.push(String::from_utf8(member.path).expect("text")),
+                WalkEvent::Member(member) => {
+                    members.push(String::from_utf8(member.entry.path).expect("text"))
+                }
                 WalkEvent::Skipped(skip) => {
                     skipped.push((String::from_utf8(skip.path).expect("text"), skip.why))
                 }

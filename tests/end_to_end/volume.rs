@@ -88,10 +88,14 @@ fn members_are_ordered_and_declare_their_length() {
     for walked in volume.walk() {
         let WalkEvent::Member(member) = walked else { panic!("{walked:?}") };
         if let Some(last) = &last {
-            assert!(tar::order::compare(last, &member.path).is_lt(), "{last:?} {:?}", member.path);
+            assert!(
+                tar::order::compare(last, &member.entry.path).is_lt(),
+                "{last:?} {:?}",
+                member.entry.path
+            );
         }
         total += member.encoded_len();
-        last = Some(member.path);
+        last = Some(member.entry.path);
     }
     assert_eq!(total, bytes(&from, VolumeOptions::default()).0.len() as u64);
 }
@@ -115,7 +119,7 @@ fn skipped_entries_are_reported_and_exclusions_applied() {
     let mut walk = volume.walk();
     for walked in walk.by_ref() {
         match walked {
-            WalkEvent::Member(member) => paths.push(String::from_utf8(member.path).expect("text")),
+            WalkEvent::Member(member) => paths.push(String::from_utf8(member.entry.path).expect("text")),
             WalkEvent::Skipped(skip) => skipped.push((skip.path, skip.why)),
             WalkEvent::Gap(gap) => panic!("{gap}"),
         }
@@ -265,7 +269,7 @@ fn files_changed_after_the_walk_are_detected() {
     let volume = VolumeReader::open(dir.path(), VolumeOptions::default()).expect("a volume");
     let member = |volume: &VolumeReader| {
         volume.walk().find_map(|walked| match walked {
-            WalkEvent::Member(member) if member.path == b"file" => Some(*member),
+            WalkEvent::Member(member) if member.entry.path == b"file" => Some(*member),
             _ => None,
         })
     };

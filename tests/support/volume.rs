@@ -37,7 +37,7 @@ pub fn stream(folder: &Path, options: VolumeOptions, mut sink: impl FnMut(&[u8])
             WalkEvent::Member(member) => *member,
         };
         left.members += 1;
-        let path = member.path.clone();
+        let path = member.entry.path.clone();
         let small = member.encoded_len() < 200_000;
         let done = if small {
             let mut whole = Vec::new();
@@ -47,8 +47,9 @@ pub fn stream(folder: &Path, options: VolumeOptions, mut sink: impl FnMut(&[u8])
             })
         } else {
             volume.read(member).and_then(|mut reading| {
-                sink(&reading.member().header);
-                sink(&reading.member().map);
+                let mut before = Vec::new();
+                reading.member().append_before_content(&mut before)?;
+                sink(&before);
                 loop {
                     match reading.next_block(&mut buffer)? {
                         0 => break,

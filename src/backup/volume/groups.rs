@@ -8,8 +8,8 @@ use crate::format::epoch::Sizes;
 use crate::runtime::Workers;
 use crate::source::volume::{VolumeMember, WalkEvent};
 
-/// Neighbouring members with their digests; list, catalog and cache are cut at the ends of a group.
-pub(super) type MemberGroup = Vec<(VolumeMember, [u8; 16])>;
+/// Neighbouring members; list, catalog and cache are cut at the ends of a group.
+pub(super) type MemberGroup = Vec<Box<VolumeMember>>;
 
 /// Walks the volume and sends its groups. Ends early if the receiver is dropped.
 pub(super) async fn send_groups(
@@ -19,7 +19,7 @@ pub(super) async fn send_groups(
     workers: Workers,
 ) {
     if let Workers::Threads { .. } = workers {
-        // The next group is gathered once this one is taken: a group takes some 7 MiB.
+        // The next group is gathered once this one is taken: a group takes some 2 MiB.
         let send = move |group| {
             groups.blocking_send(group).is_ok() && futures::executor::block_on(groups.reserve()).is_ok()
         };
@@ -39,7 +39,7 @@ pub(super) async fn send_groups(
 /// Walks, and passes groups to `send` until it returns false.
 fn walk(context: &VolumeContext, segment: Sizes, mut send: impl FnMut(MemberGroup) -> bool) {
     let mut boundaries = BoundaryChooser::new(segment);
-    let (mut members, mut buffer) = (MemberGroup::new(), Vec::new());
+    let mut members = MemberGroup::new();
     let mut walk = context.volume.walk();
     for event in walk.by_ref() {
         match event {
@@ -50,12 +50,11 @@ fn walk(context: &VolumeContext, segment: Sizes, mut send: impl FnMut(MemberGrou
                 context.meter.add_total(1);
                 context.meter.add_bytes_total(length);
                 let (key, header) = (&context.key, member.before_content());
-                let boundary = boundaries.boundary_before(key, &member.path, length, header);
+                let boundary = boundaries.boundary_before(key, &member.entry.path, length, header);
                 if boundary == Boundary::Group && !members.is_empty() && !send(std::mem::take(&mut members)) {
                     return;
                 }
-                let digest = context.digest(&member, &mut buffer);
-                members.push((*member, digest));
+                members.push(member);
             }
         }
     }

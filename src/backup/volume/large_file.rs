@@ -20,11 +20,15 @@ impl PieceBuilder {
         mut member: VolumeMember,
         open: &mut OpenPiece,
     ) -> Result<(), PipelineError> {
-        let path = member.path.clone();
+        let path = member.entry.path.clone();
         for attempt in 1..=ATTEMPTS {
             let started = self.domain.context().runtime().clock.now();
             let Some(reader) = self.open_large_file(member).await else { break };
-            let head = [reader.member().header.as_slice(), &reader.member().map].concat();
+            let mut head = Vec::new();
+            if let Err(gap) = reader.member().append_before_content(&mut head) {
+                self.context.findings.record_unstored(&path, &gap, reader.member().stat.has_links());
+                break;
+            }
             let head_length = head.len() as u64;
             open.fresh += head_length;
             open.planned.push(PlannedMember::Bytes(head));
@@ -53,7 +57,7 @@ impl PieceBuilder {
 
     /// Opens a large file; `None` if it cannot be opened, which is recorded.
     async fn open_large_file(&self, member: VolumeMember) -> Option<MemberReader> {
-        let path = member.path.clone();
+        let path = member.entry.path.clone();
         let has_links = member.stat.has_links();
         let volume = self.context.volume.clone();
         let gap = match self.workers().run(move || volume.read(member)).await {
@@ -66,7 +70,7 @@ impl PieceBuilder {
 
     /// Returns the member to read after a read with this result; `None` if it cannot be made, which is recorded.
     async fn next_attempt(&self, member: VolumeMember, content: ReadConsistency) -> Option<VolumeMember> {
-        let path = member.path.clone();
+        let path = member.entry.path.clone();
         let has_links = member.stat.has_links();
         let volume = self.context.volume.clone();
         let next = self.workers().run(move || volume.for_next_attempt(member, content)).await;
@@ -137,7 +141,7 @@ impl PieceBuilder {
         started: Timestamp,
     ) -> Result<(), PipelineError> {
         let sent = to_i64(member.encoded_len()) - to_i64(chunk.len() as u64);
-        let digest = self.context.settled_digest(member, content, started, None);
+        let digest = self.context.settled_digest(member, content, started);
         let record = catalog_member(member, -sent, digest);
         self.context.meter.add_done(1);
         self.stream.push(Piece::of_bytes(chunk, vec![record])).await

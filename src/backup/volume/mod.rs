@@ -47,10 +47,10 @@ pub async fn write(
     meter: Arc<Meter>,
 ) -> Result<WrittenVolume, PipelineError> {
     let findings = VolumeFindings::default();
+    let key = domain.key().clone();
     let context = VolumeContext {
-        key: domain.key().clone(),
-        cache_key: Arc::new(volume.cache_key_bytes()),
-        volume,
+        key: key.clone(),
+        volume: volume.with_digest(move |seen| key.member(seen)),
         findings: findings.clone(),
         meter,
     };

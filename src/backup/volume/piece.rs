@@ -16,7 +16,9 @@ use crate::pipeline::SourceError;
 use crate::pipeline::piece::{PieceOutput, PieceRun, StreamMember};
 use crate::report::event::Meter;
 use crate::runtime::Buffer;
-use crate::source::volume::{AppendResult, GapKind, ReadConsistency, VolumeMember, VolumeReader};
+use crate::source::volume::{
+    AppendResult, GapKind, MemberDigest, ReadConsistency, VolumeMember, VolumeReader,
+};
 
 use super::findings::VolumeFindings;
 
@@ -27,8 +29,6 @@ pub struct VolumeContext {
     pub volume: VolumeReader,
     /// The domain's key.
     pub key: Arc<DomainKey>,
-    /// Prefix of every digest: the settings of the walk.
-    pub cache_key: Arc<Vec<u8>>,
     /// Gaps and left-out entries.
     pub findings: VolumeFindings,
     /// Counts files.
@@ -38,52 +38,30 @@ pub struct VolumeContext {
 /// One member of a piece.
 #[derive(Debug)]
 pub enum PlannedMember {
-    /// A member to read.
-    Read {
-        /// The member as the walk saw it.
-        member: Box<VolumeMember>,
-        /// Its digest in the scan cache.
-        digest: [u8; 16],
-    },
+    /// A member to read, as the walk saw it.
+    Read(Box<VolumeMember>),
     /// An unchanged member, whose bytes are in these slices.
     Unchanged {
         /// The member as the walk saw it.
         member: Box<VolumeMember>,
         /// The slices that hold its bytes.
         slices: Vec<Slice>,
-        /// Its digest in the scan cache.
-        digest: [u8; 16],
     },
     /// Bytes without a member of their own: the header of a large file.
     Bytes(Vec<u8>),
 }
 
 impl VolumeContext {
-    /// Returns the digest of a member in the scan cache. `buffer` is used again for the next one.
-    #[must_use]
-    pub fn digest(&self, member: &VolumeMember, buffer: &mut Vec<u8>) -> [u8; 16] {
-        buffer.clear();
-        buffer.extend_from_slice(&self.cache_key);
-        member.append_cache_key(buffer);
-        self.key.member(buffer)
-    }
-
     /// Returns the digest of a member read since `started` if the next run may trust it, else [`NO_DIGEST`].
-    /// `known` is its digest, if that was computed before.
     #[must_use]
     pub fn settled_digest(
         &self,
         member: &VolumeMember,
         content: ReadConsistency,
         started: Timestamp,
-        known: Option<[u8; 16]>,
-    ) -> [u8; 16] {
+    ) -> MemberDigest {
         let shows_changes = content == ReadConsistency::Stable && member.has_stated_length();
-        if shows_changes && self.volume.is_settled(&member.stat, started) {
-            known.unwrap_or_else(|| self.digest(member, &mut Vec::new()))
-        } else {
-            NO_DIGEST
-        }
+        if shows_changes && self.volume.is_settled(&member.stat, started) { member.digest } else { NO_DIGEST }
     }
 
     /// Reads and encodes a piece into an empty buffer. Runs on a worker.
@@ -102,23 +80,18 @@ impl VolumeContext {
                     output.data.extend_from_slice(&bytes);
                     length += add_fresh(&mut output, before);
                 }
-                PlannedMember::Unchanged { member, slices, digest }
-                    if !self.has_unstored_link_target(&member) =>
-                {
-                    self.store(&mut output, &member, length, digest);
+                PlannedMember::Unchanged { member, slices } if !self.has_unstored_link_target(&member) => {
+                    self.store(&mut output, &member, length, member.digest);
                     length += i64::try_from(member.encoded_len())?;
                     output.runs.push(PieceRun::Known(slices));
                     self.meter.add_done(1);
                 }
-                PlannedMember::Unchanged { member, digest, .. } | PlannedMember::Read { member, digest } => {
-                    let seen = member.stat;
+                PlannedMember::Unchanged { member, .. } | PlannedMember::Read(member) => {
                     // If the link target was not stored, the content is stored under this path.
                     let unstored = self.has_unstored_link_target(&member);
                     let appended = self.append(*member, unstored, &mut output.data);
                     let Some((member, content)) = appended else { continue };
-                    // With the attributes that the walk saw, the header is the one that it encoded.
-                    let known = (!unstored && member.stat == seen).then_some(digest);
-                    let digest = self.settled_digest(&member, content, started, known);
+                    let digest = self.settled_digest(&member, content, started);
                     self.store(&mut output, &member, length, digest);
                     length += add_fresh(&mut output, before);
                     self.meter.add_done(1);
@@ -128,8 +101,8 @@ impl VolumeContext {
         Ok(output)
     }
 
-    fn store(&self, output: &mut PieceOutput, member: &VolumeMember, at: i64, digest: [u8; 16]) {
-        if let EntryKind::HardLink { link_target } = &member.kind {
+    fn store(&self, output: &mut PieceOutput, member: &VolumeMember, at: i64, digest: MemberDigest) {
+        if let EntryKind::HardLink { link_target } = &member.entry.kind {
             self.findings.record_link(link_target);
         }
         output.members.push(catalog_member(member, at, digest));
@@ -137,7 +110,7 @@ impl VolumeContext {
 
     /// True if the file that a member links to could not be stored.
     fn has_unstored_link_target(&self, member: &VolumeMember) -> bool {
-        matches!(&member.kind, EntryKind::HardLink { link_target } if self.findings.is_unstored_link_target(link_target))
+        matches!(&member.entry.kind, EntryKind::HardLink { link_target } if self.findings.is_unstored_link_target(link_target))
     }
 
     /// Appends a member and returns it; `None` if it could not be stored, which is recorded. A link whose target
@@ -148,7 +121,7 @@ impl VolumeContext {
         unstored: bool,
         fresh: &mut Vec<u8>,
     ) -> Option<(VolumeMember, ReadConsistency)> {
-        let path = member.path.clone();
+        let path = member.entry.path.clone();
         let has_links = member.stat.has_links();
         let room = (MAX_CHUNK - fresh.len()) as u64;
         let member = if unstored { self.volume.inspect_again(&path) } else { Ok(member) };
@@ -183,8 +156,8 @@ fn add_fresh(output: &mut PieceOutput, before: usize) -> i64 {
 
 /// Returns a member as the pipeline takes it, starting `at` bytes into the piece.
 #[must_use]
-pub fn catalog_member(member: &VolumeMember, at: i64, digest: [u8; 16]) -> StreamMember {
-    let (kind, size, link) = match &member.kind {
+pub fn catalog_member(member: &VolumeMember, at: i64, digest: MemberDigest) -> StreamMember {
+    let (kind, size, link) = match &member.entry.kind {
         EntryKind::File { size } | EntryKind::Sparse { size, .. } => (MemberType::File, Some(*size), None),
         EntryKind::Directory => (MemberType::Dir, None, None),
         EntryKind::Symlink { target } => (MemberType::Symlink, None, Some(target)),
@@ -194,7 +167,7 @@ pub fn catalog_member(member: &VolumeMember, at: i64, digest: [u8; 16]) -> Strea
         EntryKind::BlockDevice(_) => (MemberType::Block, None, None),
     };
     let line = CatalogLine {
-        path: Name(member.path.clone()),
+        path: Name(member.entry.path.clone()),
         kind,
         at: 0,
         len: 0,

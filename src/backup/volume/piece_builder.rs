@@ -56,26 +56,24 @@ impl PieceBuilder {
     }
 
     pub(super) async fn add_group(&mut self, group: MemberGroup) -> Result<(), PipelineError> {
-        let Some((first, _)) = group.first() else { return Ok(()) };
-        let key = self.context.key.cut(&first.path);
+        let Some(first) = group.first() else { return Ok(()) };
+        let key = self.context.key.cut(&first.entry.path);
         let unchanged = self.find_unchanged(&group, key).await?;
         let mut boundaries = BoundaryChooser::new(self.segment);
         let mut open = OpenPiece { starts_group: true, ..OpenPiece::default() };
-        for ((member, digest), slices) in group.into_iter().zip(unchanged) {
+        for (member, slices) in group.into_iter().zip(unchanged) {
             let (length, header) = (member.encoded_len(), member.before_content());
-            let boundary = boundaries.boundary_before(&self.context.key, &member.path, length, header);
+            let boundary = boundaries.boundary_before(&self.context.key, &member.entry.path, length, header);
             let full = open.fresh + length > self.segment.max || open.planned.len() >= MAX_MEMBERS;
             if !open.planned.is_empty() && ((boundary > Boundary::None && open.fresh >= ENOUGH) || full) {
                 self.push(&mut open).await?;
             }
             match slices {
-                Some(slices) => {
-                    open.planned.push(PlannedMember::Unchanged { member: Box::new(member), slices, digest })
-                }
-                None if boundaries.is_large(length) => self.add_large_file(member, &mut open).await?,
+                Some(slices) => open.planned.push(PlannedMember::Unchanged { member, slices }),
+                None if boundaries.is_large(length) => self.add_large_file(*member, &mut open).await?,
                 None => {
                     open.fresh += length;
-                    open.planned.push(PlannedMember::Read { member: Box::new(member), digest });
+                    open.planned.push(PlannedMember::Read(member));
                 }
             }
         }
@@ -96,8 +94,8 @@ impl PieceBuilder {
         self.scan_cache.enter(key).await?;
         let mut found = Vec::with_capacity(group.len());
         let mut live: HashMap<_, (u64, u32)> = HashMap::new();
-        for (member, digest) in group {
-            let slices = self.scan_cache.find(digest, member.encoded_len()).await?;
+        for member in group {
+            let slices = self.scan_cache.find(&member.digest, member.encoded_len()).await?;
             for slice in slices.iter().flatten() {
                 live.entry(slice.id).or_insert((0, slice.location.plain)).0 += u64::from(slice.take);
             }

@@ -172,6 +172,17 @@ pub struct EncodedEntry {
     pub content: u64,
 }
 
+/// The lengths in bytes of what [`EncodedEntry`] holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EncodedLengths {
+    /// Length of the header.
+    pub header: usize,
+    /// Length of the map.
+    pub map: usize,
+    /// The number of content bytes that follow.
+    pub content: u64,
+}
+
 /// The reason why an entry cannot be encoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -212,6 +223,15 @@ pub fn padding(len: u64) -> usize {
 /// Encodes `entry`: its header, its map, and the number of content bytes that follow.
 /// Fails if the entry breaks a limit of this module or a rule of its fields.
 pub fn encode(entry: &TarEntry) -> Result<EncodedEntry, EncodeError> {
+    let mut header = Vec::with_capacity(3 * BLOCK);
+    let lengths = append(entry, &mut header)?;
+    let map = header.split_off(lengths.header);
+    Ok(EncodedEntry { header, map, content: lengths.content })
+}
+
+/// Appends the header and the map of `entry` to `out`, and returns their lengths. Fails as [`encode`] does; `out` may
+/// then hold a part.
+pub fn append(entry: &TarEntry, out: &mut Vec<u8>) -> Result<EncodedLengths, EncodeError> {
     check_entry(entry)?;
     let (map, content) = match &entry.kind {
         EntryKind::File { size } => (Vec::new(), *size),
@@ -219,11 +239,13 @@ pub fn encode(entry: &TarEntry) -> Result<EncodedEntry, EncodeError> {
         _ => (Vec::new(), 0),
     };
     let stored = content.checked_add(map.len() as u64).ok_or(EncodeError::Range { field: "size" })?;
-    let mut header = Vec::with_capacity(3 * BLOCK);
+    let start = out.len();
     let fields = header::UstarFields::new(entry, stored);
-    pax::append_header(entry, stored, &fields, &mut header)?;
-    fields.write(&mut header);
-    Ok(EncodedEntry { header, map, content })
+    pax::append_header(entry, stored, &fields, out)?;
+    fields.write(out);
+    let header = out.len() - start;
+    out.extend_from_slice(&map);
+    Ok(EncodedLengths { header, map: map.len(), content })
 }
 
 /// Checks that an entry can be encoded, as far as its fields alone show.

@@ -12,21 +12,40 @@ use super::length::find_end;
 use crate::format::tar::{self, EntryKind, MAX_EXTENTS, TarEntry, Xattr};
 use crate::fs::{FileType, Root, Stat, beneath, holes, xattrs};
 
-/// One entry of a volume with its header, as [`tar::encode`] gave it.
+/// One entry of a volume. Its header is encoded for the digest and once more when it is stored: between, a group of
+/// members would hold 1.5 KiB for each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VolumeMember {
-    /// The path relative to the root; [`tar::ROOT`] is the root itself.
-    pub path: Vec<u8>,
-    /// The type; a link names its target.
-    pub kind: EntryKind,
-    /// The exact PAX and ustar blocks.
-    pub header: Vec<u8>,
-    /// The map of a file with holes, padded to a block; otherwise empty.
-    pub map: Vec<u8>,
+    /// The entry that is stored. Its path is relative to the root; [`tar::ROOT`] is the root itself.
+    pub entry: TarEntry,
+    /// The digest of everything that the walk sees of it, for a scan cache ([`VolumeReader::with_digest`]). If the
+    /// digest is equal, and [`VolumeReader::is_settled`], the content is equal.
+    pub digest: MemberDigest,
+    /// The number of bytes of header and map.
+    before_content: u64,
     /// The number of content bytes that follow header and map, before padding.
     pub content: u64,
     /// The attributes that the header was made from.
     pub stat: Stat,
+}
+
+/// A digest of a member; zeros for none.
+pub type MemberDigest = [u8; 16];
+
+/// Returns the digest of some bytes.
+type DigestFunction = dyn Fn(&[u8]) -> MemberDigest + Send + Sync;
+
+/// Computes the digests of members.
+pub(super) struct DigestMaker {
+    /// The bytes before those of each member: the settings of the walk.
+    pub(super) settings: Vec<u8>,
+    pub(super) digest: Box<DigestFunction>,
+}
+
+impl std::fmt::Debug for DigestMaker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DigestMaker")
+    }
 }
 
 impl VolumeMember {
@@ -37,12 +56,18 @@ impl VolumeMember {
 
     /// Returns the length of header and map.
     pub fn before_content(&self) -> u64 {
-        (self.header.len() + self.map.len()) as u64
+        self.before_content
+    }
+
+    /// Appends header and map to `out`.
+    pub fn append_before_content(&self, out: &mut Vec<u8>) -> Result<(), GapKind> {
+        tar::append(&self.entry, out).map_err(GapKind::Encode)?;
+        Ok(())
     }
 
     /// Returns the length that the header declares, holes included; 0 for all but files.
     pub fn length(&self) -> u64 {
-        match &self.kind {
+        match &self.entry.kind {
             EntryKind::File { size } | EntryKind::Sparse { size, .. } => *size,
             _ => 0,
         }
@@ -51,38 +76,10 @@ impl VolumeMember {
     /// Returns true if the file system states the length that the header declares. Only then does it show
     /// later changes of the file.
     pub fn has_stated_length(&self) -> bool {
-        match self.kind {
+        match self.entry.kind {
             EntryKind::File { .. } | EntryKind::Sparse { .. } => self.length() == self.stat.size,
             _ => true,
         }
-    }
-
-    /// Appends the bytes that a scan cache digests: the exact header, then ino, ctime seconds and ctime
-    /// nanoseconds in little endian. Equal bytes mean equal content if [`super::VolumeReader::is_settled`].
-    pub fn append_cache_key(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.header);
-        out.extend_from_slice(&self.stat.ino.to_le_bytes());
-        out.extend_from_slice(&self.stat.ctime.seconds.to_le_bytes());
-        out.extend_from_slice(&self.stat.ctime.nanos.to_le_bytes());
-    }
-
-    /// Turns the member into a hard link to an earlier path of the same inode.
-    pub(super) fn into_link(self, link_target: Vec<u8>) -> Result<Self, GapKind> {
-        let Self { path, stat, .. } = self;
-        Self::encode(path, EntryKind::HardLink { link_target }, stat, Vec::new())
-    }
-
-    pub(super) fn encode(
-        path: Vec<u8>,
-        kind: EntryKind,
-        stat: Stat,
-        xattrs: Vec<Xattr>,
-    ) -> Result<Self, GapKind> {
-        let Stat { mode, uid, gid, mtime, .. } = stat;
-        let entry = TarEntry { path, kind, mode, uid, gid, mtime, names: None, xattrs };
-        let encoded = tar::encode(&entry).map_err(GapKind::Encode)?;
-        let TarEntry { path, kind, .. } = entry;
-        Ok(Self { path, kind, header: encoded.header, map: encoded.map, content: encoded.content, stat })
     }
 }
 
@@ -91,8 +88,13 @@ impl VolumeMember {
 pub(super) enum EntryLocation {
     /// The open directory itself.
     Itself(Arc<OwnedFd>),
-    /// A name in an open directory.
-    Named(Arc<OwnedFd>, Vec<u8>),
+    /// The last name of the path, in an open directory.
+    In(Arc<OwnedFd>),
+}
+
+/// Returns the last name of a path.
+pub(super) fn name_of(path: &[u8]) -> &[u8] {
+    tar::order::split(path).map_or(path, |(_, name)| name)
 }
 
 /// The memory limits of one inspection.
@@ -123,15 +125,17 @@ pub(super) enum Inspected {
 
 impl VolumeReader {
     /// Inspects one place. `directory` is true if the planner took it for a directory. If the type
-    /// changed since, the result is [`GapKind::Replaced`], because its content was not walked.
+    /// changed since, the result is [`GapKind::Replaced`], because its content was not walked. A member has taken
+    /// `path`. `buffer` is used again for the next one.
     pub(super) fn inspect(
         &self,
         place: &EntryLocation,
-        path: &[u8],
+        path: &mut Vec<u8>,
         directory: bool,
         limits: InspectLimits,
+        buffer: &mut Vec<u8>,
     ) -> Inspected {
-        match self.try_inspect(place, path, directory, limits) {
+        match self.try_inspect(place, path, directory, limits, buffer) {
             Ok(found) => found,
             Err(GapKind::Stat(Errno::NOENT)) => Inspected::Vanished,
             Err(gap) => Inspected::Gap(gap),
@@ -141,13 +145,14 @@ impl VolumeReader {
     fn try_inspect(
         &self,
         place: &EntryLocation,
-        path: &[u8],
+        path: &mut Vec<u8>,
         directory: bool,
         limits: InspectLimits,
+        buffer: &mut Vec<u8>,
     ) -> Result<Inspected, GapKind> {
         let stat = match place {
             EntryLocation::Itself(fd) => beneath::stat_fd(fd),
-            EntryLocation::Named(fd, name) => beneath::stat_at(fd, name),
+            EntryLocation::In(fd) => beneath::stat_at(fd, name_of(path)),
         }
         .map_err(GapKind::Stat)?;
         if directory != (stat.file_type == FileType::Directory) {
@@ -163,39 +168,72 @@ impl VolumeReader {
             FileType::Fifo => EntryKind::Fifo,
             FileType::CharDevice => EntryKind::CharDevice(stat.rdev),
             FileType::BlockDevice => EntryKind::BlockDevice(stat.rdev),
-            FileType::Symlink => EntryKind::Symlink { target: read_link(place)? },
-            FileType::File => match self.file_kind(place, &stat, limits)? {
+            FileType::Symlink => EntryKind::Symlink { target: read_link(place, path)? },
+            FileType::File => match self.file_kind(place, path, &stat, limits)? {
                 Some(kind) => kind,
                 None => return Ok(Inspected::ExceedsLimits),
             },
         };
         let mut left_out = Vec::new();
-        let Some(xattrs) = self.read_xattrs(place, limits, &mut left_out) else {
+        let Some(xattrs) = self.read_xattrs(place, path, limits, &mut left_out) else {
             return Ok(Inspected::ExceedsLimits);
         };
         if stat.is_locked {
             left_out.push(LeftOut::LockedFlag);
         }
-        let member = VolumeMember::encode(path.to_vec(), kind, stat, xattrs)?;
-        Ok(Inspected::Member(Box::new(member), left_out))
+        match self.encode(std::mem::take(path), kind, stat, xattrs, buffer) {
+            Ok(member) => Ok(Inspected::Member(Box::new(member), left_out)),
+            Err((entry, gap)) => {
+                *path = entry.path;
+                Err(gap)
+            }
+        }
+    }
+
+    /// Encodes a member for its lengths and its digest. Fails with the entry if it cannot be encoded.
+    pub(super) fn encode(
+        &self,
+        path: Vec<u8>,
+        kind: EntryKind,
+        stat: Stat,
+        xattrs: Vec<Xattr>,
+        buffer: &mut Vec<u8>,
+    ) -> Result<VolumeMember, (TarEntry, GapKind)> {
+        let Stat { mode, uid, gid, mtime, .. } = stat;
+        let entry = TarEntry { path, kind, mode, uid, gid, mtime, names: None, xattrs };
+        buffer.clear();
+        let settings = self.digest.as_ref().map_or(&[][..], |digest| &digest.settings);
+        buffer.extend_from_slice(settings);
+        let lengths = match tar::append(&entry, buffer) {
+            Ok(lengths) => lengths,
+            Err(error) => return Err((entry, GapKind::Encode(error))),
+        };
+        buffer.truncate(settings.len() + lengths.header);
+        buffer.extend_from_slice(&stat.ino.to_le_bytes());
+        buffer.extend_from_slice(&stat.ctime.seconds.to_le_bytes());
+        buffer.extend_from_slice(&stat.ctime.nanos.to_le_bytes());
+        let digest = self.digest.as_ref().map_or([0; 16], |maker| (maker.digest)(buffer));
+        let before_content = (lengths.header + lengths.map) as u64;
+        Ok(VolumeMember { entry, digest, before_content, content: lengths.content, stat })
     }
 
     /// Returns a plain file or one with holes; `None` if the map exceeds the limit.
     fn file_kind(
         &self,
         place: &EntryLocation,
+        path: &[u8],
         stat: &Stat,
         limits: InspectLimits,
     ) -> Result<Option<EntryKind>, GapKind> {
         let plain = EntryKind::File { size: stat.size };
-        let EntryLocation::Named(directory, name) = place else { return Ok(Some(plain)) };
+        let EntryLocation::In(directory) = place else { return Ok(Some(plain)) };
         // A member that is larger than it seems must be known as large from the beginning.
         let may_be_longer = stat.size == 0 && !self.inner.timestamp_trust.are_sizes_exact();
         if !stat.may_have_holes() && !may_be_longer {
             return Ok(Some(plain));
         }
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let Ok(fd) = rustix::fs::openat(directory, name.as_slice(), flags, Mode::empty()) else {
+        let Ok(fd) = rustix::fs::openat(directory, name_of(path), flags, Mode::empty()) else {
             // The later read meets the same error and reports it.
             return Ok(Some(plain));
         };
@@ -216,12 +254,13 @@ impl VolumeReader {
     pub(super) fn read_xattrs(
         &self,
         place: &EntryLocation,
+        path: &[u8],
         limits: InspectLimits,
         left_out: &mut Vec<LeftOut>,
     ) -> Option<Vec<Xattr>> {
         let at = match place {
             EntryLocation::Itself(fd) => beneath::proc_path(fd, b"."),
-            EntryLocation::Named(fd, name) => beneath::proc_path(fd, name),
+            EntryLocation::In(fd) => beneath::proc_path(fd, name_of(path)),
         };
         let list = match xattrs::list(&at) {
             Ok(list) => list,
@@ -277,9 +316,9 @@ pub(super) fn probe_proc(root: &Root) -> Io<()> {
     }
 }
 
-fn read_link(place: &EntryLocation) -> Result<Vec<u8>, GapKind> {
-    let EntryLocation::Named(directory, name) = place else { return Err(GapKind::Replaced) };
-    let target = rustix::fs::readlinkat(directory, name.as_slice(), Vec::with_capacity(256));
+fn read_link(place: &EntryLocation, path: &[u8]) -> Result<Vec<u8>, GapKind> {
+    let EntryLocation::In(directory) = place else { return Err(GapKind::Replaced) };
+    let target = rustix::fs::readlinkat(directory, name_of(path), Vec::with_capacity(256));
     target.map(std::ffi::CString::into_bytes).map_err(|error| match error {
         Errno::INVAL => GapKind::Replaced,
         other => GapKind::Stat(other),

@@ -4,7 +4,7 @@
 //! [`VolumeReader::open`] takes a folder; [`VolumeReader::walk`] gives its [`VolumeMember`]s in the order of
 //! [`crate::format::tar::order`], each with its exact header. [`VolumeReader::append`] reads a small member whole into a
 //! caller's buffer, [`VolumeReader::read`] a large one block by block. The caller decides which members
-//! to read: a scan cache compares [`VolumeMember::append_cache_key`].
+//! to read: a scan cache compares [`VolumeMember::digest`].
 
 mod gap;
 mod inspect;
@@ -22,7 +22,8 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use crate::fs::{Root, Stat};
 use crate::plan::VolumeSpec;
 pub use gap::{EntryGap, GapKind, LeftOut, SkipReason, SkippedEntry};
-pub use inspect::VolumeMember;
+use inspect::DigestMaker;
+pub use inspect::{MemberDigest, VolumeMember};
 pub use read::{ATTEMPTS, AppendResult, MemberReader, ReadConsistency};
 use timestamp_trust::TimestampTrust;
 pub use walk::{VolumeWalk, WalkEvent};
@@ -90,6 +91,7 @@ pub enum OpenVolumeError {
 #[derive(Debug, Clone)]
 pub struct VolumeReader {
     inner: Arc<OpenVolume>,
+    digest: Option<Arc<DigestMaker>>,
 }
 
 #[derive(Debug)]
@@ -118,12 +120,21 @@ impl VolumeReader {
         let euid = rustix::process::geteuid().as_raw();
         Ok(Self {
             inner: Arc::new(OpenVolume { root, stat, is_fs_root, exclude, options, timestamp_trust, euid }),
+            digest: None,
         })
     }
 
+    /// Makes each member carry a digest, computed by `digest` of the settings of the walk, the exact header, the inode
+    /// number, and the change time's seconds and nanoseconds in little endian.
+    #[must_use]
+    pub fn with_digest(self, digest: impl Fn(&[u8]) -> MemberDigest + Send + Sync + 'static) -> Self {
+        let maker = DigestMaker { settings: self.settings(), digest: Box::new(digest) };
+        Self { digest: Some(Arc::new(maker)), ..self }
+    }
+
     /// Returns all settings that decide which members a walk of the same files gives, and how they
-    /// are encoded. They are part of what a scan cache is bound to.
-    pub fn cache_key_bytes(&self) -> Vec<u8> {
+    /// are encoded.
+    fn settings(&self) -> Vec<u8> {
         let options = &self.inner.options;
         let mut out = b"kbak tar 1".to_vec();
         for flag in

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 use super::VolumeReader;
 use super::gap::{GapKind, LeftOut, SkipReason};
-use super::inspect::EntryLocation;
+use super::inspect::{EntryLocation, name_of};
 use crate::format::tar::{DeviceNumber, MAX_PATH, ROOT};
 use crate::fs::FileType;
 use crate::fs::beneath::{self, Mounts};
@@ -133,17 +133,16 @@ impl Planner {
                 self.frames.pop();
                 continue;
             };
-            let name = name.to_vec();
-            append_name(&mut self.path, &name);
+            append_name(&mut self.path, name);
             let depth = self.frames.len();
-            self.visit(index, name, file_type, &mut batch);
+            self.visit(index, file_type, &mut batch);
             directories += usize::from(self.frames.len() > depth);
         }
         batch
     }
 
     /// Plans one name in the directory at the top of the stack; descends if it is a directory.
-    fn visit(&mut self, index: usize, name: Vec<u8>, file_type: FileType, batch: &mut Vec<WalkStep>) {
+    fn visit(&mut self, index: usize, file_type: FileType, batch: &mut Vec<WalkStep>) {
         let path = self.path.clone();
         if path.len() > MAX_PATH {
             return batch.push(WalkStep { path, kind: StepKind::Gap(GapKind::PathTooLong) });
@@ -153,14 +152,15 @@ impl Planner {
         };
         let is_directory = match file_type {
             FileType::Unknown => {
-                beneath::stat_at(&parent, &name).is_ok_and(|stat| stat.file_type == FileType::Directory)
+                let stat = beneath::stat_at(&parent, name_of(&path));
+                stat.is_ok_and(|stat| stat.file_type == FileType::Directory)
             }
             known => known == FileType::Directory,
         };
         if let Some(kind) = self.excluded(&path, is_directory) {
             return batch.push(WalkStep { path, kind });
         }
-        let place = EntryLocation::Named(parent, name);
+        let place = EntryLocation::In(parent);
         if !is_directory {
             return batch.push(WalkStep { path, kind: StepKind::Inspect { place, directory: false } });
         }

@@ -99,7 +99,7 @@ impl VolumeReader {
     /// Opens a member for reading in blocks. If the file is not the one that the walk saw, the member is
     /// encoded anew: use [`MemberReader::member`] from here on. Fails as [`Self::append`] does.
     pub fn read(&self, member: VolumeMember) -> Result<MemberReader, GapKind> {
-        if !matches!(member.kind, EntryKind::File { .. } | EntryKind::Sparse { .. }) {
+        if !matches!(member.entry.kind, EntryKind::File { .. } | EntryKind::Sparse { .. }) {
             return Ok(MemberReader::new(member, None));
         }
         let has_links = member.stat.has_links();
@@ -110,7 +110,7 @@ impl VolumeReader {
     }
 
     fn read_file(&self, member: VolumeMember) -> Result<MemberReader, GapKind> {
-        let fd = self.open_file(&member.path, member.stat.uid)?;
+        let fd = self.open_file(&member.entry.path, member.stat.uid)?;
         let now = beneath::stat_fd(&fd).map_err(GapKind::Stat)?;
         if now.file_type != FileType::File {
             return Err(GapKind::Replaced);
@@ -125,7 +125,7 @@ impl VolumeReader {
 
     /// Encodes a member anew after the file was opened with the attributes `now`.
     fn reencode(&self, member: VolumeMember, now: &Stat) -> Result<VolumeMember, GapKind> {
-        let mut again = self.inspect_again(&member.path)?;
+        let mut again = self.inspect_again(&member.entry.path)?;
         let inode = member.stat.inode();
         if member.stat.has_links() && (now.inode() != inode || again.stat.inode() != inode) {
             return Err(GapKind::Replaced);
@@ -140,11 +140,8 @@ impl VolumeReader {
     /// Used for a hard link whose target could not be stored: the content is then stored under its path.
     /// Fails with [`GapKind::Open`] and `ENOENT` if the path does not exist.
     pub fn inspect_again(&self, path: &[u8]) -> Result<VolumeMember, GapKind> {
-        let (parent, name) = tar::order::split(path).ok_or(GapKind::Replaced)?;
-        let open = |error| GapKind::Open(error);
-        let parent = self.inner.root.open_directory(parent, true, Mounts::Stop).map_err(open)?;
-        let place = EntryLocation::Named(Arc::new(parent), name.to_vec());
-        match self.inspect(&place, path, false, InspectLimits::FULL) {
+        let place = self.place_of(path)?;
+        match self.inspect(&place, &mut path.to_vec(), false, InspectLimits::FULL, &mut Vec::new()) {
             Inspected::Member(member, _) => Ok(*member),
             Inspected::Gap(gap) => Err(gap),
             Inspected::Vanished => Err(GapKind::Open(Errno::NOENT)),
@@ -160,12 +157,18 @@ impl VolumeReader {
         content: ReadConsistency,
     ) -> Result<VolumeMember, GapKind> {
         let ReadConsistency::EndsAt(end) = content else { return Ok(member) };
-        let (parent, name) = tar::order::split(&member.path).ok_or(GapKind::Replaced)?;
-        let parent = self.inner.root.open_directory(parent, true, Mounts::Stop).map_err(GapKind::Open)?;
-        let place = EntryLocation::Named(Arc::new(parent), name.to_vec());
+        let (path, kind) = (member.entry.path, EntryKind::File { size: end });
+        let place = self.place_of(&path)?;
         // The first inspection has recorded those that are left out.
-        let xattrs = self.read_xattrs(&place, InspectLimits::FULL, &mut Vec::new()).unwrap_or_default();
-        VolumeMember::encode(member.path, EntryKind::File { size: end }, member.stat, xattrs)
+        let xattrs =
+            self.read_xattrs(&place, &path, InspectLimits::FULL, &mut Vec::new()).unwrap_or_default();
+        self.encode(path, kind, member.stat, xattrs, &mut Vec::new()).map_err(|(_, gap)| gap)
+    }
+
+    fn place_of(&self, path: &[u8]) -> Result<EntryLocation, GapKind> {
+        let (parent, _) = tar::order::split(path).ok_or(GapKind::Replaced)?;
+        let parent = self.inner.root.open_directory(parent, true, Mounts::Stop).map_err(GapKind::Open)?;
+        Ok(EntryLocation::In(Arc::new(parent)))
     }
 
     /// Opens a regular file. Its access time is left unchanged if this user may request that.
@@ -188,7 +191,7 @@ impl VolumeReader {
 
 impl MemberReader {
     fn new(member: VolumeMember, fd: Option<OwnedFd>) -> Self {
-        let extents = match &member.kind {
+        let extents = match &member.entry.kind {
             EntryKind::Sparse { extents, .. } => extents.clone(),
             _ => vec![Extent { offset: 0, len: member.content }],
         };
@@ -278,9 +281,8 @@ impl MemberReader {
 fn read_whole(reading: &mut MemberReader, out: &mut Vec<u8>) -> Result<(), GapKind> {
     let member = &reading.member;
     let content = usize::try_from(member.content).map_err(|_| GapKind::Read(Errno::FBIG))?;
-    out.reserve(member.header.len() + member.map.len() + content + tar::BLOCK);
-    out.extend_from_slice(&member.header);
-    out.extend_from_slice(&member.map);
+    out.reserve(usize::try_from(member.before_content()).unwrap_or(0) + content + tar::BLOCK);
+    member.append_before_content(out)?;
     reading.fill(out, content)?;
     out.resize(out.len() + tar::padding(content as u64), 0);
     Ok(())

@@ -1,10 +1,10 @@
 //! Walks the members of a volume in order; several threads inspect entries ahead of the caller.
 //!
 //! One thread plans ([`super::planner`]) and cuts the walk into batches of at most 64 entries. Workers
-//! inspect the entries of a batch (attributes, links, extended attributes, holes) and encode their headers.
+//! inspect the entries of a batch (attributes, links, extended attributes, holes) and encode their headers for digests.
 //! The caller takes the batches in the order of the plan. At most `QUEUE` batches wait. In them a member with
 //! more than 2 KiB of extended attributes or 64 extents is only noted, and inspected when its turn comes.
-//! That is some 2 KiB a member, 2 MiB in all, and at worst (paths and targets of 4 KiB) 12 MiB.
+//! That is some 500 bytes a member, half a MiB in all, and at worst (paths and targets of 4 KiB) 10 MiB.
 //!
 //! The caller's thread decides on hard links, because they depend on the order: the first path of
 //! an inode holds the content, and the others link to it. For each inode with several names this link
@@ -20,7 +20,7 @@ use super::VolumeReader;
 use super::gap::{EntryGap, GapKind, LeftOut, SkippedEntry};
 use super::inspect::{InspectLimits, Inspected, VolumeMember};
 use super::planner::{ListRequest, Planner, StepKind, WalkStep};
-use crate::format::tar::ROOT;
+use crate::format::tar::{EntryKind, ROOT, TarEntry};
 use crate::fs::stat::Inode;
 use crate::report::counts::Counts;
 use crate::runtime::lock;
@@ -65,6 +65,8 @@ pub struct VolumeWalk {
     volume: VolumeReader,
     source: BatchSource,
     batch: vec::IntoIter<(WalkStep, Option<Inspected>)>,
+    /// Used again for each inspection.
+    buffer: Vec<u8>,
     link_targets: HashMap<Inode, LinkTarget>,
     left_out: Counts<LeftOut>,
 }
@@ -82,7 +84,7 @@ impl VolumeWalk {
             count => start_threads(&volume, count),
         };
         let (batch, link_targets) = (Vec::new().into_iter(), HashMap::new());
-        Self { volume, source, batch, link_targets, left_out: Counts::default() }
+        Self { volume, source, batch, buffer: Vec::new(), link_targets, left_out: Counts::default() }
     }
 
     /// Returns the count of everything left out so far that was not named one by one.
@@ -113,7 +115,7 @@ impl VolumeWalk {
     }
 
     fn process(&mut self, step: WalkStep, found: Option<Inspected>) -> Option<WalkEvent> {
-        let WalkStep { path, kind } = step;
+        let WalkStep { mut path, kind } = step;
         let kind = match kind {
             StepKind::Skipped(why) => return Some(WalkEvent::Skipped(SkippedEntry { path, why })),
             StepKind::LeftOut(why) => {
@@ -124,19 +126,20 @@ impl VolumeWalk {
             StepKind::Inspect { place, directory } => {
                 let found = match found {
                     Some(Inspected::ExceedsLimits) | None => {
-                        self.volume.inspect(&place, &path, directory, InspectLimits::FULL)
+                        let buffer = &mut self.buffer;
+                        self.volume.inspect(&place, &mut path, directory, InspectLimits::FULL, buffer)
                     }
                     Some(found) => found,
                 };
                 match found {
                     Inspected::Member(member, left_out) => {
                         for why in left_out {
-                            self.left_out.add(why, &path);
+                            self.left_out.add(why, &member.entry.path);
                         }
-                        match self.resolve_link(*member) {
-                            Ok(member) => return Some(WalkEvent::Member(Box::new(member))),
-                            Err(kind) => kind,
-                        }
+                        return Some(match self.resolve_link(*member) {
+                            Ok(member) => WalkEvent::Member(Box::new(member)),
+                            Err((entry, kind)) => WalkEvent::Gap(EntryGap { path: entry.path, kind }),
+                        });
                     }
                     Inspected::Skipped(why) => return Some(WalkEvent::Skipped(SkippedEntry { path, why })),
                     Inspected::Vanished => {
@@ -152,23 +155,25 @@ impl VolumeWalk {
     }
 
     /// Turns a member into a hard link if an earlier path has the same inode.
-    fn resolve_link(&mut self, member: VolumeMember) -> Result<VolumeMember, GapKind> {
+    fn resolve_link(&mut self, member: VolumeMember) -> Result<VolumeMember, (TarEntry, GapKind)> {
         if !member.stat.has_links() {
             return Ok(member);
         }
         let inode = member.stat.inode();
         let Some(link_target) = self.link_targets.get_mut(&inode) else {
-            let link_target = LinkTarget { path: member.path.clone(), links_left: member.stat.nlink - 1 };
+            let link_target =
+                LinkTarget { path: member.entry.path.clone(), links_left: member.stat.nlink - 1 };
             self.link_targets.insert(inode, link_target);
             return Ok(member);
         };
         link_target.links_left -= 1;
-        let path = if link_target.links_left == 0 {
+        let link_target = if link_target.links_left == 0 {
             self.link_targets.remove(&inode).map(|link_target| link_target.path).unwrap_or_default()
         } else {
             link_target.path.clone()
         };
-        member.into_link(path)
+        let (kind, buffer) = (EntryKind::HardLink { link_target }, &mut self.buffer);
+        self.volume.encode(member.entry.path, kind, member.stat, Vec::new(), buffer)
     }
 }
 
@@ -242,13 +247,14 @@ fn run_planner(mut planner: Planner, jobs: &Sender<WalkJob>, batches: &SyncSende
 }
 
 fn run_worker(volume: &VolumeReader, queue: &Mutex<Receiver<WalkJob>>) {
+    let mut buffer = Vec::new();
     loop {
         let job = lock(queue).recv();
         match job {
             Err(_) => return,
             Ok(WalkJob::List(request)) => request.serve(volume),
             Ok(WalkJob::Inspect(steps, reply)) => {
-                let batch = steps.into_iter().map(|step| inspect(volume, step)).collect();
+                let batch = steps.into_iter().map(|step| inspect(volume, step, &mut buffer)).collect();
                 // The caller may have abandoned the walk.
                 let _ = reply.send(batch);
             }
@@ -256,10 +262,10 @@ fn run_worker(volume: &VolumeReader, queue: &Mutex<Receiver<WalkJob>>) {
     }
 }
 
-fn inspect(volume: &VolumeReader, step: WalkStep) -> (WalkStep, Option<Inspected>) {
+fn inspect(volume: &VolumeReader, mut step: WalkStep, buffer: &mut Vec<u8>) -> (WalkStep, Option<Inspected>) {
     let found = match &step.kind {
         StepKind::Inspect { place, directory } => {
-            Some(volume.inspect(place, &step.path, *directory, InspectLimits::AHEAD))
+            Some(volume.inspect(place, &mut step.path, *directory, InspectLimits::AHEAD, buffer))
         }
         _ => None,
     };
@@ -269,7 +275,7 @@ fn inspect(volume: &VolumeReader, step: WalkStep) -> (WalkStep, Option<Inspected
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::tar::{EntryKind, FileTime};
+    use crate::format::tar::FileTime;
     use crate::source::volume::VolumeOptions;
 
     #[test]
@@ -280,21 +286,22 @@ mod tests {
             VolumeReader::open(dir.path(), VolumeOptions { threads: 0, ..VolumeOptions::default() }).unwrap();
         let mut walk = volume.walk();
         let file = walk.by_ref().find_map(|walked| match walked {
-            WalkEvent::Member(member) if member.path == b"file" => Some(*member),
+            WalkEvent::Member(member) if member.entry.path == b"file" => Some(*member),
             _ => None,
         });
         let file = file.unwrap();
         let mut link = |path: &str, second: Option<i64>| {
-            let mut member = VolumeMember { path: path.into(), ..file.clone() };
+            let mut member = file.clone();
+            member.entry.path = path.into();
             member.stat.nlink = 3;
             member.stat.btime = second.map(|seconds| FileTime { seconds, nanos: 0 });
-            walk.resolve_link(member).unwrap().kind
+            walk.resolve_link(member).unwrap().entry.kind
         };
         let to = |link_target: &str| EntryKind::HardLink { link_target: link_target.into() };
-        assert_eq!(link("g1", Some(1)), file.kind);
-        assert_eq!(link("g2", Some(2)), file.kind, "the inode number was reused");
+        assert_eq!(link("g1", Some(1)), file.entry.kind);
+        assert_eq!(link("g2", Some(2)), file.entry.kind, "the inode number was reused");
         assert_eq!((link("h1", Some(1)), link("h2", Some(2))), (to("g1"), to("g2")));
-        assert_eq!(link("i", None), file.kind);
+        assert_eq!(link("i", None), file.entry.kind);
         assert_eq!(link("j", None), to("i"), "a file system without creation times");
     }
 }
