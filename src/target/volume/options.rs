@@ -42,6 +42,9 @@ pub struct TargetOptions {
     pub threads: usize,
     /// Most bytes of content that wait for the threads.
     pub buffer: usize,
+    /// Bytes of content after which another thread begins to write everything to the disk. The kernel alone waits
+    /// until a tenth of the memory is unwritten, or for half a minute: the disk would idle until the end.
+    pub sync_every: usize,
 }
 
 impl Default for TargetOptions {
@@ -54,6 +57,7 @@ impl Default for TargetOptions {
             allow_other_xattrs: false,
             threads: std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8),
             buffer: 8 << 20,
+            sync_every: 128 << 20,
         }
     }
 }

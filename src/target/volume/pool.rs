@@ -1,6 +1,6 @@
 //! The threads that write files, and the limit on bytes that wait for them.
 
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -99,10 +99,13 @@ struct Batch {
 #[derive(Debug)]
 pub(crate) struct WorkerPool {
     state: Arc<TargetState>,
-    jobs: Option<Sender<Batch>>,
+    /// Batches for the threads, and calls for the one that writes everything to the disk.
+    queues: Option<(Sender<Batch>, SyncSender<()>)>,
     budget: Arc<BufferBudget>,
     limit: usize,
     batch: Batch,
+    /// The cost of the jobs since the last such call.
+    unsynced: usize,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -112,18 +115,25 @@ impl WorkerPool {
         let budget = Arc::new(BufferBudget::default());
         let (jobs, queue) = channel();
         let queue = Arc::new(Mutex::new(queue));
-        let threads = (0..count)
+        let mut threads: Vec<_> = (0..count)
             .map(|_| {
                 let (state, queue, budget) = (state.clone(), queue.clone(), budget.clone());
                 std::thread::spawn(move || run_worker(&state, &queue, &budget))
             })
             .collect();
-        Self { state, jobs: (count > 0).then_some(jobs), budget, limit, batch: Batch::default(), threads }
+        let queues = (count > 0).then(|| {
+            // While the thread is behind, one more call waits.
+            let (syncs, calls) = sync_channel(1);
+            let state = state.clone();
+            threads.push(std::thread::spawn(move || calls.iter().for_each(|()| state.sync())));
+            (jobs, syncs)
+        });
+        Self { state, queues, budget, limit, batch: Batch::default(), unsynced: 0, threads }
     }
 
     /// Runs a job, now or soon. Waits while the budget is used up.
     pub(crate) fn run(&mut self, job: WriteJob) {
-        if self.jobs.is_none() {
+        if self.queues.is_none() {
             return job.run(&self.state);
         }
         self.batch.cost += job.cost();
@@ -135,7 +145,11 @@ impl WorkerPool {
 
     fn send_batch(&mut self) {
         let batch = std::mem::take(&mut self.batch);
-        let Some(jobs) = &self.jobs else { return };
+        let Some((jobs, syncs)) = &self.queues else { return };
+        self.unsynced += batch.cost;
+        if self.unsynced >= self.state.options.sync_every && syncs.try_send(()).is_ok() {
+            self.unsynced = 0;
+        }
         self.budget.acquire(batch.cost, self.limit);
         if let Err(lost) = jobs.send(batch) {
             // Every thread has panicked, which joining reports. Until then no job may be lost.
@@ -152,7 +166,7 @@ impl WorkerPool {
 
     fn join(&mut self) -> Vec<Box<dyn std::any::Any + Send>> {
         self.send_batch();
-        self.jobs = None;
+        self.queues = None;
         self.threads.drain(..).filter_map(|thread| thread.join().err()).collect()
     }
 }

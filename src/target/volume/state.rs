@@ -7,6 +7,7 @@ use rustix::io::Errno;
 
 use super::report::{FailureReason, LostAttribute, VolumeReport};
 use super::{error::TargetError, options::TargetOptions};
+use crate::format::tar::ROOT;
 use crate::fs::Root;
 use crate::runtime::lock;
 
@@ -53,10 +54,21 @@ impl TargetState {
         if let FailureReason::System { errno: errno @ (Errno::NOSPC | Errno::DQUOT | Errno::ROFS), .. } =
             reason
         {
-            lock(&self.error).get_or_insert(TargetError::Stopped(path.to_vec(), errno));
-            self.stopped.store(true, Ordering::Release);
+            self.stop(path, errno);
         }
         self.report().fail(path, reason);
+    }
+
+    fn stop(&self, path: &[u8], errno: Errno) {
+        lock(&self.error).get_or_insert(TargetError::Stopped(path.to_vec(), errno));
+        self.stopped.store(true, Ordering::Release);
+    }
+
+    /// Waits until everything written so far is on the disk. An error ends the restore, as the kernel reports it once.
+    pub(crate) fn sync(&self) {
+        if let Err(errno) = rustix::fs::syncfs(&self.root) {
+            self.stop(ROOT, errno);
+        }
     }
 
     /// Returns the error that stopped the restore, if one did.

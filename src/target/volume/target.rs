@@ -332,7 +332,8 @@ impl VolumeTarget {
         }
         finish_directories(&state, &directories)?;
         state.check()?;
-        rustix::fs::syncfs(&state.root).map_err(|source| TargetError::Stopped(ROOT.to_vec(), source))?;
+        state.sync();
+        state.check()?;
         kill_point("restore.synced");
         Ok(std::mem::take(&mut *state.report()))
     }
