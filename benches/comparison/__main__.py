@@ -66,6 +66,8 @@ def arguments():
     parser.add_argument("--scale", type=float, default=1.0, help="how large the sets are made, but for mixed")
     parser.add_argument("--rate", type=int, default=100, help="of the link, in Mbit/s")
     parser.add_argument("--delay", type=float, default=50.0, help="of the link, in ms for there and back")
+    parser.add_argument("--apart", action="store_true", help="the tools on one half of the processors, the S3 server on "
+                        "the other: it computes an MD5 and more of each object, which is no tool's own work")
     parser.add_argument("--level", type=int, default=2, help="kbak's level of zstd, for the necessary steps")
     parser.add_argument("--memory-folder", default="/dev/shm", help="a folder in memory, for restores")
     parser.add_argument("--into", metavar="FILE", help="write the tables into this page, after the line that names the same command, too")
@@ -183,13 +185,24 @@ class Comparison:
                 if figures is None:
                     continue
                 ours = ours or figures.seconds
-                busy = figures.cpu / figures.seconds / os.cpu_count()
+                busy = figures.cpu / figures.seconds / len(os.sched_getaffinity(0))
                 stored = "" if figures.stored is None else f"{figures.stored / 1e6:,.1f}"
                 row = [text, tool.name, f"{figures.seconds:.2f}", f"{figures.seconds / ours:.2f}", f"{figures.cpu:.2f}",
                        f"{busy:.0%}", str(figures.memory), stored]
                 if is_link:
                     row.append(f"{figures.sent * 8 / figures.seconds / self.store.rate / 1e6:.0%}")
                 yield f"| {' | '.join(row)} |"
+
+
+def separate(server):
+    """Leaves one half of the processors to the tools, and moves the process `server` to the other."""
+    processors = sorted(os.sched_getaffinity(0))
+    half = len(processors) // 2
+    if half == 0:
+        sys.exit("peers: --apart needs two processors")
+    for thread in os.listdir(f"/proc/{server}/task"):
+        os.sched_setaffinity(int(thread), processors[half:])
+    os.sched_setaffinity(0, processors[:half])
 
 
 def open_store(options, name, memory):
@@ -251,6 +264,8 @@ def main():
         find_place(options.into, command)
     # So that what is mounted is unmounted.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    if options.apart:
+        separate(int(os.environ["PEERS_SERVER"]))
     found = tools.find_tools(options.work, options.tools, say)
     memory = f"{options.memory_folder}/kbak-peers.{os.getpid()}"
     os.makedirs(memory)
@@ -259,7 +274,10 @@ def main():
         targets["disk"] = disk.open_disk(options.work, say)
     try:
         versions = ", ".join(tool.version for tool in found if tool.version)
-        lines = [f"`{command}`", "", f"{versions}; {os.cpu_count()} processors; medians of {options.rounds}."]
+        processors = len(os.sched_getaffinity(0))
+        apart = f", and {os.cpu_count() - processors} for the S3 server" if options.apart else ""
+        lines = [f"`{command}`", "",
+                 f"{versions}; {processors} processor{'s'[:processors != 1]}{apart}; medians of {options.rounds}."]
         print("\n".join(lines), flush=True)
         for data in options.sets:
             for line in compare(options, found, data, targets, memory):
