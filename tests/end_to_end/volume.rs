@@ -28,7 +28,13 @@ fn devices() -> TargetOptions {
 
 fn existing(existing: ExistingFiles) -> TargetOptions {
     let deletion_scope = vec![tar::ROOT.to_vec()];
-    TargetOptions { existing, deletion_scope, allow_devices: true, sync_every: 64 << 10, ..TargetOptions::default() }
+    TargetOptions {
+        existing,
+        deletion_scope,
+        allow_devices: true,
+        sync_every: 64 << 10,
+        ..TargetOptions::default()
+    }
 }
 
 /// Returns a torture tree and an empty folder to restore it into.
