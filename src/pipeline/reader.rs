@@ -46,8 +46,12 @@ struct PartWindow {
     before: HashMap<PackName, u64>,
 }
 
-/// The most parts of a list that are read before their turn: small ones are less than a pack.
-const PARTS_AHEAD: usize = 6;
+/// The most parts of a list that are read at once.
+const PARALLEL_PARTS: usize = 2;
+/// The most parts in a window: small ones need less than a pack.
+const WINDOW_PARTS: usize = 6;
+/// The most slices in a window of several parts: a MiB of memory.
+const WINDOW_SLICES: usize = 8192;
 /// The most slices, beyond those that are being read, whose packs are opened before their turn.
 const OPENED_AHEAD: usize = 8;
 
@@ -89,7 +93,7 @@ impl StreamReader {
             let (this, range) = (this.clone(), range.clone());
             spawn(async move { this.list_part(&part, end, &range).await })
         });
-        let slices = plan(read.buffered(PARTS_AHEAD)).flat_map(|part| match part {
+        let slices = plan(read.buffered(PARALLEL_PARTS)).flat_map(|part| match part {
             Ok(slices) => stream::iter(slices.into_iter().map(Ok)).left_stream(),
             Err(error) => stream::once(async { Err(error) }).right_stream(),
         });
@@ -228,16 +232,16 @@ fn plan(
 ) -> impl Stream<Item = Result<Vec<PlannedSlice>, ReadError>> + Send {
     let parts = parts.map(Some).chain(stream::once(async { None }));
     let planned = parts.scan(PartWindow::default(), |window, next| {
-        let (most, error) = match next {
+        let (is_over, error) = match next {
             Some(Ok(part)) => {
                 window.push(part);
-                (PARTS_AHEAD, None)
+                (false, None)
             }
-            Some(Err(error)) => (0, Some(error)),
-            None => (0, None),
+            Some(Err(error)) => (true, Some(error)),
+            None => (true, None),
         };
         let mut planned = Vec::new();
-        while window.ahead.len() > most {
+        while is_over && !window.ahead.is_empty() || window.is_full() {
             planned.extend(window.pop().map(Ok));
         }
         planned.extend(error.map(Err));
@@ -247,6 +251,11 @@ fn plan(
 }
 
 impl PartWindow {
+    fn is_full(&self) -> bool {
+        let slices: usize = self.ahead.iter().map(|part| part.slices.len()).sum();
+        self.ahead.len() > WINDOW_PARTS || slices > WINDOW_SLICES
+    }
+
     fn push(&mut self, part: ListPart) {
         for (pack, bytes) in &part.wanted {
             *self.wanted.entry(*pack).or_default() += bytes;
