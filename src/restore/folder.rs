@@ -174,17 +174,35 @@ pub async fn into_folder(
     // A read error closes the channel without `Feed::End`, so the target is not finished: complete
     // files stay, partial ones are removed, and nothing is deleted.
     let (written, read) = futures::join!(write, read);
-    read?;
-    Ok((written?, absent))
+    match written {
+        Err(error @ RestoreStreamError::Target(_)) => Err(error),
+        written => read.map_err(Into::into).and(written).map(|report| (report, absent)),
+    }
 }
 
 fn write_events(
     mut target: VolumeTarget,
-    mut feed: mpsc::Receiver<Feed>,
+    feed: mpsc::Receiver<Feed>,
     expect: ExpectedInput,
     moved: &HashMap<Vec<u8>, Vec<u8>>,
     meter: &Meter,
 ) -> Result<VolumeReport, RestoreStreamError> {
+    match apply_events(&mut target, feed, expect, moved, meter) {
+        Ok(()) => Ok(target.finish()?),
+        Err(error) => {
+            target.abandon()?;
+            Err(error)
+        }
+    }
+}
+
+fn apply_events(
+    target: &mut VolumeTarget,
+    mut feed: mpsc::Receiver<Feed>,
+    expect: ExpectedInput,
+    moved: &HashMap<Vec<u8>, Vec<u8>>,
+    meter: &Meter,
+) -> Result<(), RestoreStreamError> {
     let mut parser = TarParser::new(expect);
     let (mut begun, mut name) = (false, None);
     loop {
@@ -215,8 +233,7 @@ fn write_events(
         }
         meter.add_bytes(piece.len() as u64);
     }
-    parser.finish()?;
-    Ok(target.finish()?)
+    Ok(parser.finish()?)
 }
 
 /// Gives a file the name of the selected link to it, and points other links to that name.

@@ -1,5 +1,6 @@
 //! The threads that write files, and the limit on bytes that wait for them.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -48,6 +49,14 @@ impl WriteJob {
             Self::Special { .. } | Self::Complete { .. } => 0,
         };
         data + OVERHEAD
+    }
+
+    /// Returns the number of bytes that it writes.
+    fn content(&self) -> usize {
+        match self {
+            Self::Whole { data, .. } | Self::Part { data, .. } => data.len(),
+            Self::Special { .. } | Self::Complete { .. } => 0,
+        }
     }
 
     fn run(self, state: &Arc<TargetState>) {
@@ -104,8 +113,10 @@ pub(crate) struct WorkerPool {
     budget: Arc<BufferBudget>,
     limit: usize,
     batch: Batch,
-    /// The cost of the jobs since the last such call.
+    /// The bytes that jobs write since the last such call.
     unsynced: usize,
+    /// True once no more jobs come: a call that still waits is left out.
+    has_ended: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -121,14 +132,18 @@ impl WorkerPool {
                 std::thread::spawn(move || run_worker(&state, &queue, &budget))
             })
             .collect();
+        let has_ended = Arc::new(AtomicBool::new(false));
         let queues = (count > 0).then(|| {
             // While the thread is behind, one more call waits.
             let (syncs, calls) = sync_channel(1);
-            let state = state.clone();
-            threads.push(std::thread::spawn(move || calls.iter().for_each(|()| state.sync())));
+            let (state, has_ended) = (state.clone(), has_ended.clone());
+            threads.push(std::thread::spawn(move || {
+                let wanted = calls.iter().take_while(|()| !has_ended.load(Ordering::Acquire));
+                wanted.for_each(|()| state.sync());
+            }));
             (jobs, syncs)
         });
-        Self { state, queues, budget, limit, batch: Batch::default(), unsynced: 0, threads }
+        Self { state, queues, budget, limit, batch: Batch::default(), unsynced: 0, has_ended, threads }
     }
 
     /// Runs a job, now or soon. Waits while the budget is used up.
@@ -136,6 +151,7 @@ impl WorkerPool {
         if self.queues.is_none() {
             return job.run(&self.state);
         }
+        self.unsynced += job.content();
         self.batch.cost += job.cost();
         self.batch.jobs.push(job);
         if self.batch.jobs.len() >= BATCH || self.batch.cost >= BATCH_BYTES {
@@ -146,7 +162,6 @@ impl WorkerPool {
     fn send_batch(&mut self) {
         let batch = std::mem::take(&mut self.batch);
         let Some((jobs, syncs)) = &self.queues else { return };
-        self.unsynced += batch.cost;
         if self.unsynced >= self.state.options.sync_every && syncs.try_send(()).is_ok() {
             self.unsynced = 0;
         }
@@ -166,6 +181,7 @@ impl WorkerPool {
 
     fn join(&mut self) -> Vec<Box<dyn std::any::Any + Send>> {
         self.send_batch();
+        self.has_ended.store(true, Ordering::Release);
         self.queues = None;
         self.threads.drain(..).filter_map(|thread| thread.join().err()).collect()
     }

@@ -308,6 +308,15 @@ impl VolumeTarget {
         Ok(())
     }
 
+    /// Ends a restore whose stream is not complete: complete files stay, partial ones are removed. Fails if the disk
+    /// has reported an error meanwhile: it does so once, and the next run would not learn of it.
+    pub fn abandon(self) -> Result<(), TargetError> {
+        let Self { state, pool, current, .. } = self;
+        pool.finish();
+        drop(current);
+        state.check()
+    }
+
     /// Ends the restore: waits for all files, makes hard links, deletes extra files if requested, sets the
     /// attributes of directories, and writes everything to disk. Called only if the stream was complete.
     /// Fails with [`TargetError`]; complete files stay.
