@@ -13,7 +13,7 @@ const MIN_TEXT: u64 = 256 << 10;
 const AVERAGE_TEXT: u64 = 512 << 10;
 /// A group ends at the first member after this many bytes of catalog text.
 const MAX_TEXT: u64 = 900 << 10;
-/// Most bytes of headers in a group: they are held in memory while it is planned.
+/// Most bytes of headers in a group: the attributes and the extents in them are held in memory while it is planned.
 const MAX_HEADERS: u64 = 6 << 20;
 /// Estimated bytes of a catalog line besides its path.
 const LINE: u64 = 120;

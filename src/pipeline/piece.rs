@@ -25,7 +25,8 @@ impl Piece {
     #[must_use]
     pub fn of_bytes(bytes: impl Into<Buffer>, members: Vec<StreamMember>) -> Self {
         let bytes = bytes.into();
-        let reserve = bytes.len() as u64;
+        // A chunk may be in a buffer for a longer one. What is reserved is doubled.
+        let reserve = bytes.len().max(bytes.capacity() / 2) as u64;
         let job = move || Ok(PieceOutput::of_bytes(bytes, members));
         Self { starts_group: false, reserve, job: Box::new(job) }
     }

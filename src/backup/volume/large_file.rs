@@ -177,8 +177,8 @@ fn to_i64(bytes: u64) -> i64 {
 
 /// Fills `buffer` and removes the next chunk from it; the buffer is empty after the last.
 ///
-/// Most chunks fit into a buffer that is a little longer than the average: what follows the cut is little, and is
-/// copied into the next buffer. The others are copied once into one for the longest chunk.
+/// Most chunks fit into a buffer that is a little longer than the average. The others are copied once into one for the
+/// longest chunk. What follows the cut is copied into the next buffer.
 fn next_chunk(
     reader: &mut MemberReader,
     buffer: &mut Buffer,
