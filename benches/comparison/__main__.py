@@ -4,6 +4,7 @@ benches/peers starts it, with the servers and tools that it needs.
 """
 
 import argparse
+import contextlib
 import os
 import shutil
 import signal
@@ -195,14 +196,21 @@ class Comparison:
 
 
 def separate(server):
-    """Leaves one half of the processors to the tools, and moves the process `server` to the other."""
+    """Leaves one half of the processors to the tools, and moves the process `server` to the other: their number."""
     processors = sorted(os.sched_getaffinity(0))
     half = len(processors) // 2
     if half == 0:
         sys.exit("peers: --apart needs two processors")
-    for thread in os.listdir(f"/proc/{server}/task"):
-        os.sched_setaffinity(int(thread), processors[half:])
+    # A thread that is started meanwhile has the processors of the one that starts it.
+    moved, found = set(), set(os.listdir(f"/proc/{server}/task"))
+    while found - moved:
+        for thread in found - moved:
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setaffinity(int(thread), processors[half:])
+        moved |= found
+        found = set(os.listdir(f"/proc/{server}/task"))
     os.sched_setaffinity(0, processors[:half])
+    return len(processors) - half
 
 
 def open_store(options, name, memory):
@@ -264,8 +272,7 @@ def main():
         find_place(options.into, command)
     # So that what is mounted is unmounted.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    if options.apart:
-        separate(int(os.environ["PEERS_SERVER"]))
+    servers = separate(int(os.environ["PEERS_SERVER"])) if options.apart else 0
     found = tools.find_tools(options.work, options.tools, say)
     memory = f"{options.memory_folder}/kbak-peers.{os.getpid()}"
     os.makedirs(memory)
@@ -275,7 +282,7 @@ def main():
     try:
         versions = ", ".join(tool.version for tool in found if tool.version)
         processors = len(os.sched_getaffinity(0))
-        apart = f", and {os.cpu_count() - processors} for the S3 server" if options.apart else ""
+        apart = f", and {servers} for the S3 server" if servers else ""
         lines = [f"`{command}`", "",
                  f"{versions}; {processors} processor{'s'[:processors != 1]}{apart}; medians of {options.rounds}."]
         print("\n".join(lines), flush=True)
